@@ -1,0 +1,1 @@
+"""From a torch module to a program: frontend, integer graph, passes, tiling, code generation."""

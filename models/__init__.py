@@ -1,0 +1,1 @@
+"""Model families, training, data and features."""

@@ -1,0 +1,1 @@
+"""Area, energy and sweeps."""

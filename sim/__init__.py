@@ -1,0 +1,1 @@
+"""Everything that runs a program: golden model, instruction-set simulator, RTL."""

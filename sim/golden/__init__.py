@@ -1,0 +1,1 @@
+"""The golden model: integer graphs interpreted in numpy."""

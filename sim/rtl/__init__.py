@@ -1,0 +1,1 @@
+"""Verilator builds of the emitted Verilog and the harness that runs them."""
