@@ -1,1 +1,1 @@
-"""The golden model: integer graphs interpreted in numpy."""
+"""The golden model: the executable definition of every operator of the integer graph."""

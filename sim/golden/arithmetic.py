@@ -1,0 +1,83 @@
+"""Exact integer arithmetic of the golden model (``docs/graph.md``, section "Arithmetic").
+
+Every function takes integers or integer arrays, computes in int64 and broadcasts like numpy.
+"""
+
+import numpy as np
+
+from phonolith.compiler.ir import DTYPES
+
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+MAX_SHIFT = 47
+
+
+def saturate(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Clip to the range of ``dtype`` ("int8", "uint8", "int16", "int32") and convert."""
+    limits = np.iinfo(DTYPES[dtype])
+    return np.clip(x, limits.min, limits.max).astype(DTYPES[dtype])
+
+
+def fit_int32(x: np.ndarray) -> np.ndarray:
+    """Return ``x`` unchanged; OverflowError when an element leaves int32."""
+    if x.size and (x.min() < INT32_MIN or x.max() > INT32_MAX):
+        raise OverflowError(f"a sum reached {x.min()} .. {x.max()}, which does not fit int32")
+    return x
+
+
+def rshift_round(x, shift) -> np.ndarray:
+    """Shift right arithmetically by ``shift`` >= 0 bits, rounding half up."""
+    shift = np.asarray(shift, np.int64)
+    half = (np.int64(1) << shift) >> 1
+    return (np.asarray(x, np.int64) + half) >> shift
+
+
+def requantize(x, multiplier, shift) -> np.ndarray:
+    """Return ``x * multiplier / 2**shift`` rounded half up; ``x`` must fit int32."""
+    x = fit_int32(np.asarray(x, np.int64))
+    return rshift_round(x * np.asarray(multiplier, np.int64), shift)
+
+
+def bit_length(x) -> np.ndarray:
+    """Return the bits of each element of ``x``, 0 <= x < 2**53: 0 for 0, n for 2**(n-1) .. 2**n - 1."""
+    return np.frexp(np.asarray(x, np.float64))[1].astype(np.int64)
+
+
+def isqrt(x) -> np.ndarray:
+    """Return floor(sqrt(x)) for 0 <= x < 2**52.
+
+    The float64 root of such a number is off by less than one, so one step either way corrects it.
+    """
+    x = np.asarray(x, np.int64)
+    root = np.sqrt(x.astype(np.float64)).astype(np.int64)
+    root = root - (root * root > x)
+    return root + ((root + 1) * (root + 1) <= x)
+
+
+def reciprocal(x, numerator: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (m, s) with ``requantize(a, m, s) ~ a * numerator / x * 2**(31 - shift)``; x < 2**32."""
+    x = np.maximum(np.asarray(x, np.int64), 1)
+    if x.size and x.max() >= 1 << 32:
+        raise OverflowError(f"the divisor {x.max()} does not fit 32 bits")
+    normalise = 32 - bit_length(x)
+    m = (np.int64(numerator) << 31) // (x << normalise)
+    return m, np.clip(shift - normalise, 0, MAX_SHIFT)
+
+
+def inverse_sqrt(x, numerator: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (m, s) with ``requantize(a, m, s) ~ a * numerator / sqrt(x) * 2**(23 - shift)``; x < 2**48."""
+    x = np.maximum(np.asarray(x, np.int64), 1)
+    if x.size and x.max() >= 1 << 48:
+        raise OverflowError(f"the radicand {x.max()} does not fit 48 bits")
+    normalise = (48 - bit_length(x)) // 2
+    root = isqrt(x << (2 * normalise))
+    m = (np.int64(numerator) << 31) // (root << 8)
+    return m, np.clip(shift - normalise, 0, MAX_SHIFT)
+
+
+def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a @ b`` of 8-bit operands as int64.
+
+    Computed by float64 BLAS: with |a|, |b| < 2**8 every partial sum stays below 2**53 for any
+    inner dimension below 2**37, so no product or sum is ever rounded.
+    """
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
