@@ -1,0 +1,1 @@
+"""The accelerator in Amaranth, its configuration and its instruction set."""
