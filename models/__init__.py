@@ -1,1 +1,0 @@
-"""Model families, training, data and features."""

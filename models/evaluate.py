@@ -1,0 +1,89 @@
+"""Word error rate of a recogniser on connected-word strings of test recordings.
+
+Never needs torch, except in `evaluate_float`, which imports it when called.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from phonolith.hw.errors import PhonolithError
+from phonolith.models.data import SpeechString, StringMaker, test_recordings
+from phonolith.models.decode import WordErrors, word_errors, words
+from phonolith.models.features import features
+
+Recogniser = Callable[[np.ndarray], Sequence[str]]
+"""float32 features [T, 40] -> the words heard."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was said and heard, and the errors counted over all strings."""
+
+    errors: WordErrors
+    references: tuple[tuple[str, ...], ...]
+    hypotheses: tuple[tuple[str, ...], ...]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `phonolith evaluate --json`: wer, wer_low, wer_high, words, strings, seconds."""
+        return {**asdict(self.errors), "seconds": self.seconds}
+
+
+def score(recognise: Recogniser, strings: Iterable[SpeechString]) -> Evaluation:
+    """Recognise every string and count the errors."""
+    started = time.perf_counter()
+    pairs = [(string.words, tuple(recognise(features(string.samples)))) for string in strings]
+    references, hypotheses = (tuple(side) for side in zip(*pairs, strict=True))
+    return Evaluation(word_errors(references, hypotheses), references, hypotheses,
+                      time.perf_counter() - started)
+
+
+def evaluate(recognise: Recogniser, data_dir: str | os.PathLike[str], strings: int = 500, seed: int = 0,
+             speakers: Sequence[str] | None = None, takes: str = "0-4",
+             snr: float | None = None) -> Evaluation:
+    """Score `recognise` on `strings` seeded strings of the test recordings.
+
+    Parameters
+    ----------
+    data_dir : folder or manifest, see `models.data`.
+    speakers, takes : which recordings; default: the official test takes of the five known speakers.
+    snr : dB of added coloured noise; None for none.
+
+    The same arguments give the same strings to every recogniser. Raises PhonolithError if `strings` < 1 or no
+    recording fits.
+    """
+    if strings < 1:
+        raise PhonolithError("option", f"strings must be at least 1, not {strings}", "choose --strings 500")
+    maker = StringMaker(test_recordings(data_dir, speakers, takes), seed, snr)
+    return score(recognise, maker.strings(strings))
+
+
+def float_recogniser(checkpoint: str | os.PathLike[str]) -> Recogniser:
+    """The float model of a checkpoint as a recogniser (greedy CTC). Needs torch."""
+    try:
+        import torch
+    except ImportError as error:
+        raise PhonolithError("missing-tool", "float models need torch",
+                             "run make setup EXTRAS=train") from error
+    from phonolith.models.encoder_ctc import load_encoder
+    torch.set_num_threads(1)
+    model = load_encoder(checkpoint)
+
+    def recognise(frames: np.ndarray) -> Sequence[str]:
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(frames)[None])[0]
+        return words(logits.argmax(dim=-1).numpy(), model.config.vocabulary)
+
+    return recognise
+
+
+def evaluate_float(checkpoint: str | os.PathLike[str], data_dir: str | os.PathLike[str], strings: int = 500,
+                   seed: int = 0, speakers: Sequence[str] | None = None, takes: str = "0-4",
+                   snr: float | None = None) -> Evaluation:
+    """`evaluate` of a float checkpoint."""
+    return evaluate(float_recogniser(checkpoint), data_dir, strings, seed, speakers, takes, snr)
