@@ -1,0 +1,59 @@
+"""``compile``, ``inspect`` and ``new-model``: what can be done with a model file without running it."""
+
+from pathlib import Path
+
+import click
+
+from phonolith.cli.common import NEW_FILE, PATH, Result, verb
+from phonolith.cli.output import cell, print_facts, print_table
+
+FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_default=True, metavar="T",
+                      help="Feature frames (10 ms each) of the utterance.")
+
+
+@click.command("compile")
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=NEW_FILE, required=True, metavar="PROGRAM")
+@FRAMES
+@verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
+def compile_(config, model: str, output: Path, frames: int) -> Result:
+    """Compile a quantized model for the configured machine and an utterance length."""
+    from phonolith.compiler import model_file, pipeline
+
+    program = pipeline.compile_model(model_file.load(model_file.resolve(model)), config, frames)
+    program.save(output)
+    return {"program": output, "frames": frames, **program.summary()}
+
+
+def render_inspection(result: Result) -> None:
+    """Print one line per layer and the totals."""
+    layers = result["layers"]
+    columns = tuple(layers[0]) if layers else ()
+    print_table(columns, [[layer[column] for column in columns] for layer in layers])
+    print()
+    print_facts((name, cell(value)) for name, value in result.items() if not isinstance(value, list | dict))
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@FRAMES
+@verb(render_inspection)
+def inspect(_config, model: str, frames: int) -> Result:
+    """List a model's layers: operator, shape, widths, MACs, bytes."""
+    from phonolith.compiler import model_file
+    from phonolith.compiler.inspect import inspect as describe
+
+    return describe(model_file.load(model_file.resolve(model)), frames)
+
+
+@click.command("new-model")
+@click.argument("spec", type=PATH, metavar="SPEC.toml")
+@click.option("--random-weights", "seed", type=int, metavar="SEED", help="Seed of the weights.", default=0,
+              show_default=True)
+@click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE")
+@verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
+def new_model(_config, spec: Path, seed: int, output: Path) -> Result:
+    """Make a quantized model of the sizes in SPEC.toml with random weights, to price an architecture."""
+    from phonolith.models.new_model import new_model as make
+
+    return make(spec, seed, output)

@@ -1,0 +1,96 @@
+"""``simulate`` and ``verify``: run programs and compare the rungs."""
+
+from pathlib import Path
+
+import click
+
+from phonolith.cli.common import MODEL, PATH, CommaList, Result, verb
+from phonolith.cli.output import cell, percent, print_facts, print_table
+
+RUNGS = ("golden", "iss", "rtl")
+
+
+def render_simulation(result: Result) -> None:
+    """Print what was heard, whether it is right to the bit, and what it cost."""
+    dram = result["dram_bytes"]
+    print_facts([
+        ("transcript", result["transcript"] or "(nothing heard)"),
+        ("said", result.get("reference") or "(not known)"),
+        ("golden model", comparison(result)),
+        ("cycles", cell(result["cycles"])),
+        ("utilisation", percent(result["utilisation"])),
+        ("latency", f"{result['latency_ms']:.3f} ms, {result['real_time_factor']:.2g} of real time"),
+        ("energy", f"{result['energy_uj']:.1f} uJ"),
+        ("area", f"{cell(result['area_um2'])} um2"),
+        ("DRAM", f"{cell(dram['read'])} bytes read, {cell(dram['written'])} written"),
+        ("simulator", f"{cell(result['simulated_cycles_per_second'])} cycles/s"),
+    ])
+
+
+def comparison(result: Result) -> str:
+    """Say whether the RTL's tensors equal the golden model's."""
+    if not result["bit_exact"]:
+        return "NOT bit-exact: run `phonolith verify` on this utterance to find the first difference"
+    return f"bit-exact: all {result['tensors_compared']} tensors equal"
+
+
+@click.command()
+@click.argument("audio", type=PATH, metavar="WAV|NPY")
+@MODEL
+@click.option("--trace", type=PATH, metavar="FILE", help="Write a timeline of the run.")
+@click.option("--waves", type=PATH, metavar="FILE.vcd", help="Write waveforms (slow).")
+@verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
+def simulate(config, audio: Path, model: str, trace: Path | None, waves: Path | None) -> Result:
+    """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
+    from phonolith.sim.simulate import simulate as run
+
+    return run(audio, model, config, trace=trace, waves=waves)
+
+
+def render_verification(result: Result) -> None:
+    """Print how many runs were compared, and the first difference if there is one."""
+    print_facts([("checked", cell(result["checked"])), ("failed", cell(result["failed"]))])
+    difference = result.get("first_difference")
+    if difference:
+        print("first difference")
+        print_facts((f"  {name}", cell(value)) for name, value in difference.items())
+    for group, counts in result.get("coverage", {}).items():
+        print_table((group, "count"), counts.items())
+
+
+def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [rung for rung in value if rung not in RUNGS]
+    if unknown or len(value) < 2:
+        raise click.BadParameter(f"{','.join(value)!r} must be two or more of {', '.join(RUNGS)}.")
+    return value
+
+
+@click.command()
+@click.argument("audio", type=PATH, metavar="[WAV|NPY]...", nargs=-1)
+@click.option("--data", type=PATH, metavar="DIR", help="Recordings to make strings of.")
+@click.option("--strings", type=click.IntRange(min=1), default=5, show_default=True,
+              help="Strings made of --data.")
+@MODEL
+@click.option("--random", "count", type=click.IntRange(min=1), metavar="N",
+              help="Check N random cases instead.")
+@click.option("--kind", type=click.Choice(["graph"]), default="graph", help="What random cases are.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
+              callback=_rungs, help="What to compare.")
+@verb(render_verification, exit_code=lambda result: 1 if result["failed"] else 0)
+def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None,
+           kind: str, seed: int, rungs: tuple[str, ...]) -> Result:
+    """Compare golden model, instruction-set simulator and RTL on every tensor.
+
+    On utterances (files, or strings of the recordings in --data) or on random graphs. Exit code 1 on any
+    difference.
+    """
+    from phonolith.sim import verify as ladder
+
+    if sum((bool(audio), data is not None, count is not None)) != 1:
+        raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
+    if count is not None:
+        return ladder.verify_random(kind, count, config, seed, rungs=rungs)
+    if data is not None:
+        return ladder.verify_strings(data, strings, model, config, rungs, seed=seed)
+    return ladder.verify_utterances(audio, model, config, rungs)

@@ -1,0 +1,76 @@
+"""``train``, ``quantize`` and ``evaluate``: from recordings to a quantized model and its word error rate."""
+
+from pathlib import Path
+
+import click
+
+from phonolith.cli.common import MODEL, NEW_FILE, PATH, CommaList, Result, verb
+from phonolith.cli.output import cell, percent, print_facts
+
+DATA = click.option("--data", type=PATH, required=True, metavar="DIR|CSV",
+                    help="Folder of {digit}_{speaker}_{take}.wav, or a manifest path,text,speaker,split.")
+
+
+def render_facts(result: Result) -> None:
+    """Print the plain values of a result."""
+    print_facts((name, cell(value)) for name, value in result.items() if not isinstance(value, list | dict))
+
+
+@click.command()
+@DATA
+@click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
+              help="Float checkpoint to write.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps; the recipe's number by default.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@verb(render_facts)
+def train(_config, data: Path, output: Path, steps: int | None, seed: int) -> Result:
+    """Train the float encoder on strings of recorded words (needs EXTRAS=train)."""
+    from phonolith.models.train import train as run
+
+    return run(data, output, seed=seed, **({} if steps is None else {"steps": steps}))
+
+
+@click.command()
+@click.argument("model", type=PATH, metavar="MODEL")
+@DATA
+@click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
+              help="Quantized model to write.")
+@click.option("--calibrate", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
+              help="Training strings that set the activation scales.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@verb(render_facts)
+def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, seed: int) -> Result:
+    """Turn a float checkpoint into an integer model: 8-bit weights, scales from recordings."""
+    from phonolith.compiler.quantize import quantize_checkpoint
+
+    return quantize_checkpoint(model, data, output, calibrate=calibrate, seed=seed)
+
+
+def render_error_rate(result: Result) -> None:
+    """Print the word error rate and its interval."""
+    interval = f"{percent(result['wer_low'])} to {percent(result['wer_high'])}"
+    print_facts([
+        ("word error rate", f"{percent(result['wer'])} (95 %: {interval})"),
+        ("words", cell(result["words"])),
+        ("strings", cell(result["strings"])),
+        ("seconds", cell(result["seconds"])),
+    ])
+
+
+@click.command()
+@MODEL
+@DATA
+@click.option("--strings", type=click.IntRange(min=1), default=500, show_default=True, metavar="N")
+@click.option("--snr", type=float, metavar="DB", help="Add noise at this signal-to-noise ratio.")
+@click.option("--speakers", type=CommaList(), metavar="A,B",
+              help="Speakers; the known ones by default.")
+@click.option("--takes", default="0-4", show_default=True, help="Takes of each word; 0-4 are the test's.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--float", "use_float", is_flag=True, help="Evaluate a float checkpoint in torch.")
+@verb(render_error_rate)
+def evaluate(_config, model: str, data: Path, strings: int, snr: float | None,
+             speakers: tuple[str, ...] | None, takes: str, seed: int, use_float: bool) -> Result:
+    """Measure the word error rate on strings of recorded words."""
+    from phonolith.models.evaluate import evaluate as run
+
+    return run(model, data, strings, snr=snr, speakers=speakers, takes=takes, seed=seed, use_float=use_float)
