@@ -57,6 +57,10 @@ class Graph:
         """Return the nodes that read value ``name``, in order."""
         return [n for n in self.nodes if name in n.inputs]
 
+    def is_only_read_by(self, name: str, reader: Node) -> bool:
+        """Tell whether ``reader`` is the one node that reads value ``name``, and ``name`` no graph output."""
+        return name not in self.outputs and [n.name for n in self.consumers(name)] == [reader.name]
+
     def with_nodes(self, nodes) -> "Graph":
         """Return a copy of the graph with other nodes."""
         return replace(self, nodes=tuple(nodes))

@@ -79,9 +79,7 @@ def attention(q, k, v, *, dtype, table, scores, exp, context):
     return matmul(weights, v, dtype=dtype, **context)
 
 
-def layernorm(
-    x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift, numerator, shift, epsilon
-):
+def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift, numerator, shift, epsilon):
     """Normalise each row of x int16 ``[T, D]`` to zero mean and unit variance, then scale and offset."""
     total = x.sum(axis=-1, keepdims=True, dtype=np.int64)
     centred = x - requantize(total, mean_multiplier, mean_shift)

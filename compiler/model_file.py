@@ -1,0 +1,202 @@
+"""The quantized model file: an integer graph in one safetensors file.
+
+Tensors are named ``node/role``. The safetensors metadata holds ``format``, ``version``, ``graph`` (JSON)
+and ``sha256`` over the graph's JSON and every tensor's name, dtype, shape and bytes.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from phonolith.compiler.ir import FORMAT_VERSION, Graph, Node, Value
+from phonolith.compiler.operators import OPERATORS, supported_operators
+from phonolith.hw.errors import PhonolithError
+
+FORMAT = "phonolith-graph"
+SUFFIX = ".safetensors"
+
+
+def graph_to_json(graph: Graph) -> str:
+    """Return the graph without its constants as canonical JSON."""
+    document = {
+        "name": graph.name,
+        "inputs": [vars(value) | {"tail": list(value.tail)} for value in graph.inputs],
+        "nodes": [_node_document(node) for node in graph.nodes],
+        "outputs": list(graph.outputs),
+        "metadata": graph.metadata,
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _node_document(node: Node) -> dict:
+    document = {"name": node.name, "op": node.op, "inputs": list(node.inputs), "dtype": node.dtype}
+    return document | {"constants": sorted(node.constants), "attributes": node.attributes}
+
+
+def graph_from_json(text: str, tensors: dict[str, np.ndarray]) -> Graph:
+    """Return the graph of :func:`graph_to_json` with its constants taken from ``tensors``."""
+    document = json.loads(text)
+    return Graph(
+        document["name"],
+        tuple(Value(**entry | {"tail": tuple(entry["tail"])}) for entry in document["inputs"]),
+        tuple(_node(entry, tensors) for entry in document["nodes"]),
+        tuple(document["outputs"]),
+        document["metadata"],
+    )
+
+
+def _node(entry: dict, tensors: dict[str, np.ndarray]) -> Node:
+    constants = {role: tensors[f"{entry['name']}/{role}"] for role in entry["constants"]}
+    return Node(
+        entry["name"], entry["op"], tuple(entry["inputs"]), entry["dtype"], constants, entry["attributes"]
+    )
+
+
+def digest(text: str, tensors: dict[str, np.ndarray]) -> str:
+    """Return the sha256, in hex, over a graph's JSON and tensors."""
+    state = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        state.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        state.update(np.ascontiguousarray(tensor).tobytes())
+    return state.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` through a temporary file, so that no reader sees half of it."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise PhonolithError(
+            "cannot-write", f"cannot write {path}: {error.strerror}.", "Choose a folder that exists."
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save(path: str | Path, graph: Graph) -> None:
+    """Write ``graph`` as a model file; PhonolithError ``cannot-write`` when the folder refuses."""
+    tensors = {
+        f"{node.name}/{role}": np.ascontiguousarray(constant)
+        for node in graph.nodes
+        for role, constant in node.constants.items()
+    }
+    text = graph_to_json(graph)
+    header = {
+        "format": FORMAT,
+        "version": str(FORMAT_VERSION),
+        "graph": text,
+        "sha256": digest(text, tensors),
+    }
+    write_atomically(Path(path), safetensors.numpy.save(tensors, header))
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; empty when ``path`` is no such file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size:
+                return {}
+            header = json.loads(file.read(size))
+    except (OSError, ValueError):
+        return {}
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def load(path: str | Path) -> Graph:
+    """Read a model file.
+
+    Raises PhonolithError: ``unknown-model`` (no such file), ``not-a-model``, ``model-version``,
+    ``corrupt-model`` (unreadable, or content that does not match its hash), ``unsupported-operator``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise unknown_model(str(path))
+    header = read_header(path)
+    check_header(path, header)
+    try:
+        tensors = safetensors.numpy.load(path.read_bytes())
+        intact = digest(header["graph"], tensors) == header["sha256"]
+        graph = graph_from_json(header["graph"], tensors) if intact else None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        graph = None
+    if graph is None:
+        raise PhonolithError(
+            "corrupt-model",
+            f"{path} is damaged: its content does not match its hash.",
+            "Quantize the model again, or fetch the file again.",
+        )
+    check_operators(graph)
+    return graph
+
+
+def check_header(path: Path, header: dict[str, str]) -> None:
+    """Refuse a file that is no quantized model, or one of another version."""
+    if header.get("format") != FORMAT:
+        raise PhonolithError(
+            "not-a-model",
+            f"{path} is not a quantized Phonolith model.",
+            "Make one with `phonolith quantize` or `phonolith new-model`.",
+        )
+    if header.get("version") != str(FORMAT_VERSION):
+        raise PhonolithError(
+            "model-version",
+            f"{path} has model format version {header.get('version')}; this is version {FORMAT_VERSION}.",
+            "Quantize the model again with this version of Phonolith.",
+        )
+
+
+def check_operators(graph: Graph) -> None:
+    """Refuse a graph with an operator that does not exist."""
+    for node in graph.nodes:
+        if node.op not in OPERATORS:
+            raise PhonolithError(
+                "unsupported-operator",
+                f"node {node.name!r} of model {graph.name!r} uses the unknown operator {node.op!r}.",
+                f"Supported are {', '.join(supported_operators())}.",
+            )
+
+
+def checkpoints_folder() -> Path:
+    """Return the folder of the models that the package ships."""
+    return Path(str(resources.files("phonolith.models"))) / "checkpoints"
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the quantized models that the package ships."""
+    files = sorted(checkpoints_folder().glob(f"*{SUFFIX}"))
+    return [file.stem for file in files if read_header(file).get("format") == FORMAT]
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """Return the file of a shipped model's name, or of a path; PhonolithError ``unknown-model`` if none."""
+    shipped = checkpoints_folder() / f"{name_or_path}{SUFFIX}"
+    for candidate in (Path(name_or_path), shipped):
+        if candidate.is_file():
+            return candidate
+    raise unknown_model(str(name_or_path))
+
+
+def unknown_model(name: str) -> PhonolithError:
+    """Return the error for a model that is neither shipped nor a file."""
+    shipped = ", ".join(shipped_models()) or "none"
+    return PhonolithError(
+        "unknown-model",
+        f"there is no model {name!r}.",
+        f"Give a model file, or one of the shipped models: {shipped}.",
+    )

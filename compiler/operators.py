@@ -1,0 +1,88 @@
+"""Catalogue of the integer graph's operators: what each takes, names and yields (``docs/graph.md``)."""
+
+from dataclasses import dataclass, field
+
+BYTES = ("int8", "uint8")
+ANY = ("int8", "uint8", "int16")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Signature of an operator.
+
+    ``inputs`` lists the dtypes allowed for each input, ``outputs`` those of the result (empty: that of
+    the first input), ``constants`` the dtype of each constant by role ("output": the node's dtype),
+    ``optional`` the names of attributes that may be absent, ``optional_inputs`` how many trailing
+    inputs may be.
+    """
+
+    summary: str
+    inputs: tuple[tuple[str, ...], ...]
+    outputs: tuple[str, ...] = ANY
+    constants: dict[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    optional_inputs: int = 0
+    lowered_only: bool = False
+
+
+CHANNEL_CONSTANTS = {"weight": "int8", "bias": "int32", "multiplier": "int32", "shift": "int32"}
+
+OPERATORS = {
+    "linear": Operator(
+        "matrix product with constant weights, bias, per-channel requantization, optional residual",
+        (BYTES, ("int16",)),
+        constants=CHANNEL_CONSTANTS,
+        optional_inputs=1,
+    ),
+    "conv2d": Operator(
+        "two-dimensional convolution over time and frequency, channels last",
+        (BYTES,),
+        constants=CHANNEL_CONSTANTS,
+        attributes=("stride", "padding"),
+    ),
+    "matmul": Operator(
+        "product of two run-time operands, optionally multi-head, optionally divided by row sums",
+        (BYTES, ("int8",)),
+        attributes=("shift", "transpose_b"),
+        optional=("multiplier", "numerator", "normalize", "heads"),
+    ),
+    "softmax_exp": Operator(
+        "exponentials relative to the row maximum, by table",
+        (("int16",),),
+        outputs=("uint8",),
+        constants={"table": "uint8"},
+        attributes=("multiplier", "shift"),
+    ),
+    "attention": Operator(
+        "softmax(q k^T) v, the fused form of matmul, softmax_exp, matmul",
+        (("int8",), ("int8",), ("int8",)),
+        constants={"table": "uint8"},
+        attributes=("scores", "exp", "context"),
+        lowered_only=True,
+    ),
+    "layernorm": Operator(
+        "layer normalization over the last axis",
+        (("int16",),),
+        constants={"gamma": "int32", "gamma_shift": "int32", "beta": "int32"},
+        attributes=("mean_multiplier", "mean_shift", "numerator", "shift", "epsilon"),
+    ),
+    "add": Operator("saturating sum of two tensors of one scale", (("int16",),) * 2, outputs=("int16",)),
+    "rescale": Operator("change of scale and dtype", (ANY,), attributes=("multiplier", "shift")),
+    "table": Operator(
+        "any function of one 8-bit value (GELU, SiLU, sigmoid, tanh, ReLU)",
+        (BYTES,),
+        outputs=BYTES,
+        constants={"table": "output"},
+    ),
+    "argmax": Operator("index of the row maximum", (("int8", "int16"),), outputs=("int16",)),
+    "slice": Operator(
+        "view of columns start .. stop of the last axis", (ANY,), (), attributes=("start", "stop")
+    ),
+    "reshape": Operator("view with other dimensions after time", (ANY,), (), attributes=("tail",)),
+}
+
+
+def supported_operators() -> list[str]:
+    """Return the operators a model file may hold, by name."""
+    return sorted(name for name, operator in OPERATORS.items() if not operator.lowered_only)

@@ -1,0 +1,140 @@
+"""The verifier of integer graphs: names, dtypes, constants, attributes and shapes."""
+
+import numpy as np
+
+from phonolith.compiler.ir import DTYPES, Graph, Node
+from phonolith.compiler.model_file import check_operators
+from phonolith.compiler.operators import OPERATORS, Operator
+from phonolith.compiler.shapes import infer_shapes, minimum_frames, require
+from phonolith.hw.errors import PhonolithError
+
+# Closed ranges of constants and scalar attributes by name.
+RANGES = {
+    "multiplier": (-65536, 65535),
+    "gamma": (-65536, 65535),
+    "shift": (0, 47),
+    "gamma_shift": (0, 47),
+    "mean_multiplier": (0, 65535),
+    "mean_shift": (0, 47),
+    "numerator": (1 << 15, (1 << 16) - 1),
+    "beta": (-(1 << 16), (1 << 16) - 1),
+    "epsilon": (0, (1 << 31) - 1),
+}
+# What `shift` may be where it is the h of a reciprocal or an inverse square root.
+ROW_FACTOR_SHIFT = (0, 63)
+
+
+def check(graph: Graph) -> Graph:
+    """Return ``graph`` unchanged; PhonolithError naming the first node that breaks a rule."""
+    check_operators(graph)
+    dtypes = {value.name: value.dtype for value in graph.inputs}
+    for node in graph.nodes:
+        require(node.name not in dtypes, node, "its name is used twice")
+        missing = [name for name in node.inputs if name not in dtypes]
+        require(not missing, node, f"it reads {missing}, which nothing before it makes")
+        _check_dtypes(node, OPERATORS[node.op], [dtypes[name] for name in node.inputs])
+        _check_constants(node, OPERATORS[node.op])
+        _check_attributes(node, OPERATORS[node.op])
+        dtypes[node.name] = node.dtype
+    _check_outputs(graph, dtypes)
+    infer_shapes(graph, minimum_frames(graph))
+    return graph
+
+
+def _check_outputs(graph: Graph, dtypes: dict[str, str]) -> None:
+    missing = [name for name in graph.outputs if name not in dtypes]
+    if missing or not graph.outputs:
+        raise PhonolithError(
+            "invalid-graph", f"graph {graph.name!r}: nothing makes the outputs {missing}.", "Name a node."
+        )
+
+
+def _check_dtypes(node: Node, operator: Operator, dtypes: list[str]) -> None:
+    most, fewest = len(operator.inputs), len(operator.inputs) - operator.optional_inputs
+    require(fewest <= len(dtypes) <= most, node, f"it takes {most} inputs, not {len(dtypes)}")
+    for position, (dtype, allowed) in enumerate(zip(dtypes, operator.inputs, strict=False)):
+        require(dtype in allowed, node, f"input {position} is {dtype}, not one of {', '.join(allowed)}")
+    allowed = operator.outputs or dtypes[:1]
+    require(node.dtype in allowed, node, f"its output is {node.dtype}, not one of {', '.join(allowed)}")
+    require(len(dtypes) < 2 or node.op != "linear" or node.dtype == "int16", node, "a residual needs int16")
+
+
+def _check_constants(node: Node, operator: Operator) -> None:
+    require(
+        set(node.constants) == set(operator.constants), node, f"its constants are {sorted(node.constants)}"
+    )
+    for role, dtype in operator.constants.items():
+        constant, wanted = node.constants[role], node.dtype if dtype == "output" else dtype
+        require(constant.dtype == DTYPES[wanted], node, f"{role} is {constant.dtype}, not {wanted}")
+        if role in RANGES:
+            _check_range(node, role, constant, RANGES[role])
+    _check_lengths(node)
+
+
+def _check_lengths(node: Node) -> None:
+    """Every per-channel constant has one element per output channel; tables have 256."""
+    if "table" in node.constants:
+        require(node.constants["table"].shape == (256,), node, "its table does not have 256 entries")
+    leading = next((node.constants[role] for role in ("weight", "gamma") if role in node.constants), None)
+    if leading is None:
+        return
+    rank = {"linear": 2, "conv2d": 4, "layernorm": 1}[node.op]
+    require(leading.ndim == rank and leading.size > 0, node, f"its weight has shape {leading.shape}")
+    for role, constant in node.constants.items():
+        fits = role == "weight" or constant.shape == (len(leading),)
+        require(fits, node, f"{role} has shape {constant.shape} for {len(leading)} channels")
+
+
+def _check_range(node: Node, name: str, value, limits: tuple[int, int]) -> None:
+    low, high = np.min(value), np.max(value)
+    inside = limits[0] <= low and high <= limits[1]
+    require(inside, node, f"{name} reaches {low} .. {high}, outside {limits[0]} .. {limits[1]}")
+
+
+def _check_attributes(node: Node, operator: Operator) -> None:
+    required, given = set(operator.attributes), set(node.attributes)
+    require(required <= given, node, f"it lacks {', '.join(sorted(required - given))}")
+    unknown = given - required - set(operator.optional)
+    require(not unknown, node, f"it has unknown attributes {', '.join(sorted(unknown))}")
+    if node.op == "attention":
+        return _check_attention(node)
+    scalars = {name: node.attributes[name] for name in RANGES if name in node.attributes}
+    for name, value in scalars.items():
+        require(isinstance(value, int), node, f"{name} is {value!r}, not an integer")
+        row_factor = name == "shift" and "numerator" in node.attributes
+        _check_range(node, name, value, ROW_FACTOR_SHIFT if row_factor else RANGES[name])
+    CHECKS.get(node.op, lambda node: None)(node)
+
+
+def _check_attention(node: Node) -> None:
+    """The three parts of a fused node are checked as the nodes they came from."""
+    attributes, table = node.attributes, {"table": node.constants["table"]}
+    parts = (
+        Node(node.name, "matmul", node.inputs[:2], "int16", {}, attributes["scores"]),
+        Node(node.name, "softmax_exp", node.inputs[:1], "uint8", table, attributes["exp"]),
+        Node(node.name, "matmul", node.inputs[:2], node.dtype, {}, attributes["context"]),
+    )
+    for part in parts:
+        _check_attributes(part, OPERATORS[part.op])
+
+
+def _check_matmul(node: Node) -> None:
+    heads = node.attributes.get("heads", 1)
+    require(isinstance(heads, int) and heads > 0, node, f"heads is {heads!r}")
+    normalize = node.attributes.get("normalize", False)
+    require(not (normalize and node.attributes["transpose_b"]), node, "normalize needs transpose_b false")
+    factor = "numerator" if normalize else "multiplier"
+    require(factor in node.attributes, node, f"it lacks {factor}")
+
+
+def _check_conv2d(node: Node) -> None:
+    for name, least in (("stride", 1), ("padding", 0)):
+        pair = node.attributes[name]
+        require(len(pair) == 2 and min(pair) >= least, node, f"{name} is {pair}")
+
+
+def _check_softmax_exp(node: Node) -> None:
+    require(node.attributes["multiplier"] >= 0, node, "its multiplier is negative")
+
+
+CHECKS = {"matmul": _check_matmul, "conv2d": _check_conv2d, "softmax_exp": _check_softmax_exp}
