@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def verb(render: Callable[[Result], None],
                 click.echo(to_json({**result, **context.obj}))
             else:
                 render(result)
+            sys.stdout.flush()
             context.exit(exit_code(result))
 
         for option in reversed(_MACHINE_OPTIONS):

@@ -1,6 +1,7 @@
 """Entry point of the ``phonolith`` command: finds the verb, runs it, reports failures."""
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            return None
+            return super().get_command(ctx, cmd_name)
         module, _, name = VERBS[cmd_name].partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -49,14 +50,14 @@ def phonolith() -> None:
     """Quantized speech models on a systolic array: simulated, checked to the bit, priced."""
 
 
-def failure(error: Exception) -> tuple[dict[str, str], int]:
+def failure(error: BaseException) -> tuple[dict[str, str], int]:
     """Return the contract's description of a failure and the exit code that goes with it."""
     if isinstance(error, PhonolithError):
         return error.as_dict(), 1
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "phonolith"
         return _describe("usage", error.format_message(), f"See `{path} --help`."), error.exit_code
-    if isinstance(error, click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         return _describe("interrupted", "Interrupted.", "Run the command again."), 130
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
         return _describe("missing-tool", "This command needs torch.", "Run `make setup EXTRAS=train`."), 1
@@ -75,7 +76,7 @@ def _one_line(message: str, remedy: str) -> str:
     return f"phonolith: {message.rstrip('.')}. {remedy[:1].upper()}{remedy[1:].rstrip('.')}."
 
 
-def report_failure(error: Exception, known: dict[str, Any], arguments: Sequence[str]) -> int:
+def report_failure(error: BaseException, known: dict[str, Any], arguments: Sequence[str]) -> int:
     """Print a failure as JSON or as one line on stderr; return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
@@ -94,8 +95,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name); return its exit code."""
     known: dict[str, Any] = {}
     try:
-        return phonolith.main(list(arguments), prog_name="phonolith", standalone_mode=False, obj=known) or 0
-    except Exception as error:   # the one place where failures become messages
+        with phonolith.make_context("phonolith", list(arguments), obj=known) as context:
+            phonolith.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:   # whoever read stdout has gone, as in `phonolith verilog | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (Exception, KeyboardInterrupt) as error:   # the one place where failures become messages
         return report_failure(error, known, arguments)
 
 
