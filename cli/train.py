@@ -1,6 +1,7 @@
 """``train``, ``quantize`` and ``evaluate``: from recordings to a quantized model and its word error rate."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,14 +21,18 @@ def render_facts(result: Result) -> None:
 @DATA
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
               help="Float checkpoint to write.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps; the recipe's number by default.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--spec", type=PATH, metavar="SPEC.toml",
+              help="Shape of the encoder; the shipped model's by default.")
+@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
-def train(_config, data: Path, output: Path, steps: int | None, seed: int) -> Result:
+def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed: int) -> Result:
     """Train the float encoder on strings of recorded words (needs EXTRAS=train)."""
+    from phonolith.models.config import EncoderConfig
     from phonolith.models.train import train as run
 
-    return run(data, output, seed=seed, **({} if steps is None else {"steps": steps}))
+    model = run(EncoderConfig.from_toml(spec) if spec else EncoderConfig(), data, output, steps, seed)
+    return {"model": output, "parameters": model.config.parameters, "steps": steps, "seed": seed}
 
 
 @click.command()
@@ -71,6 +76,16 @@ def render_error_rate(result: Result) -> None:
 def evaluate(_config, model: str, data: Path, strings: int, snr: float | None,
              speakers: tuple[str, ...] | None, takes: str, seed: int, use_float: bool) -> Result:
     """Measure the word error rate on strings of recorded words."""
-    from phonolith.models.evaluate import evaluate as run
+    from phonolith.models.evaluate import evaluate as score
+    from phonolith.models.evaluate import float_recogniser
 
-    return run(model, data, strings, snr=snr, speakers=speakers, takes=takes, seed=seed, use_float=use_float)
+    recognise = float_recogniser(model) if use_float else integer_recogniser(model)
+    return score(recognise, data, strings, seed, speakers, takes, snr).as_dict()
+
+
+def integer_recogniser(model: str) -> Any:
+    """Return the golden model of a quantized model as a function from features to words."""
+    from phonolith.compiler import model_file
+    from phonolith.sim.recognise import golden_recogniser
+
+    return golden_recogniser(model_file.load(model_file.resolve(model)))
