@@ -1,0 +1,216 @@
+"""VECTOR and ROWOP."""
+
+from math import isqrt
+
+import numpy as np
+
+from phonolith.hw import isa
+from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, Saturate, Source, Width
+from phonolith.sim.iss.state import State, illegal, signed, view_range
+
+LIMITS = {Saturate.INT8: (-128, 127), Saturate.UINT8: (0, 255), Saturate.INT16: (-32768, 32767)}
+
+
+def vector(state: State, operands: dict[str, int], control: dict[str, int]) -> None:
+    """Execute VECTOR, one row tile at a time (its chunks and rows do not depend on each other)."""
+    check_banks(state, operands, control)
+    for first in range(0, operands["rows"], state.config.rows):
+        count = min(state.config.rows, operands["rows"] - first)
+        Tile(state, operands, control, first, count).execute()
+
+
+def check_banks(state: State, operands: dict, control: dict) -> None:
+    """Refuse a source and a residual that share a scratchpad bank."""
+    if control["source"] != Source.SCRATCHPAD or not control["residual"]:
+        return
+    banks = [bank_of(state, operands, name) for name in ("source", "residual")]
+    if banks[0] == banks[1]:
+        raise illegal(f"VECTOR reads source and residual from scratchpad bank {banks[0]}; they must differ.")
+
+
+def bank_of(state: State, operands: dict, name: str) -> int:
+    """Return the scratchpad bank in which all rows of an operand start."""
+    first = operands[f"{name}_base"]
+    last = first + (operands["rows"] - 1) * operands[f"{name}_pitch"]
+    depth = state.config.scratch_bank_depth
+    if first // depth != last // depth:
+        raise illegal(f"VECTOR {name} words {first}..{last} cross the scratchpad banks at {depth}.")
+    return first // depth
+
+
+class Tile:
+    """One row tile of a VECTOR instruction: ``count`` rows from row ``first``, all columns."""
+
+    def __init__(self, state: State, operands: dict, control: dict, first: int, count: int):
+        self.state = state
+        self.operands = operands
+        self.control = control
+        self.first = first
+        self.count = count
+        self.columns = operands["columns"]
+        self.chunks = -(-self.columns // state.config.columns)
+        self.active = np.arange(self.chunks * state.config.columns) < self.columns
+
+    def execute(self) -> None:
+        """Source, pre-add, multiply, post-add, saturate, table, destination, reduction."""
+        x = signed(self.source() + self.pre(), 32)
+        y = self.multiply(x)
+        y = self.add(y)
+        y = self.saturate(y)
+        y = self.look_up(y)
+        self.write(y)
+        self.reduce(y)
+
+    def source(self) -> np.ndarray:
+        """Return int64 ``[count, chunks * C]``."""
+        kind = self.control["source"]
+        if kind == Source.DRAIN:
+            return self.drain()
+        if kind == Source.SCRATCHPAD:
+            dtype = {Width.INT16: "<i2", Width.INT8: "i1", Width.UINT8: "u1"}[Width(self.control["source_width"])]
+            return self.scratch_rows("source", dtype).astype(np.int64)
+        return np.zeros((self.count, len(self.active)), np.int64)
+
+    def drain(self) -> np.ndarray:
+        """Take the next ``chunks`` finished tiles."""
+        if len(self.state.tiles) < self.chunks:
+            raise illegal(f"VECTOR drains {self.chunks} tiles but only {len(self.state.tiles)} are finished.")
+        tiles = [self.state.tiles.popleft() for _ in range(self.chunks)]
+        return np.concatenate(tiles, axis=1)[:self.count].astype(np.int64)
+
+    def scratch_rows(self, name: str, dtype: str) -> np.ndarray:
+        """Return a writable view-like list of scratchpad rows as one array ``[count, chunks * C]``."""
+        return np.stack([self.scratch_row(name, row, dtype) for row in range(self.count)])
+
+    def scratch_row(self, name: str, row: int, dtype: str) -> np.ndarray:
+        """Return the scratchpad elements of one row, a writable view."""
+        word = self.operands[f"{name}_base"] + (self.first + row) * self.operands[f"{name}_pitch"]
+        start = word * self.state.config.scratch_word_bytes
+        length = len(self.active) * np.dtype(dtype).itemsize
+        return view_range(self.state.scratchpad, start, length, "scratchpad").view(dtype)
+
+    def row_values(self, register: str) -> np.ndarray:
+        """Return one row register as an int64 column ``[count, 1]``."""
+        return self.state.row_registers[self.control[register], :self.count, None]
+
+    def parameters(self, index: int) -> np.ndarray:
+        """Return word ``index`` (0 bias, 1 multiplier and shift) of each column's parameters, int64."""
+        size = self.state.config.parameter_word_bytes
+        start = self.operands["parameter_base"] * size
+        words = view_range(self.state.parameter, start, self.chunks * size, "parameter").view("<i4")
+        return words.reshape(-1, 2)[:, index].astype(np.int64)
+
+    def pre(self):
+        """Return what is added before the multiplier."""
+        kind = self.control["pre"]
+        if kind == Pre.BIAS:
+            return self.parameters(0)
+        if kind == Pre.MINUS_ROW:
+            return -self.row_values("row_register")
+        if kind == Pre.MINUS_INDEX:
+            return -(65535 - (self.row_values("row_register") & 65535))
+        return 0
+
+    def multiply(self, x: np.ndarray) -> np.ndarray:
+        """Multiply, round and shift."""
+        kind = self.control["multiplier"]
+        if kind == Multiplier.SQUARE:
+            x = signed(x, 17)
+            return x * x
+        if kind == Multiplier.ONE:
+            return x
+        factor = self.factor(kind)
+        multiplier = signed(factor & (1 << isa.MULTIPLIER_BITS) - 1, isa.MULTIPLIER_BITS)
+        shift = np.minimum(factor >> isa.MULTIPLIER_BITS & (1 << isa.SHIFT_BITS) - 1, isa.MAX_SHIFT)
+        half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+        return x * multiplier + half >> shift
+
+    def factor(self, kind: int):
+        """Return the packed multiplier and shift: per column, per row, or one for all."""
+        if kind == Multiplier.COLUMN:
+            return self.parameters(1)
+        if kind == Multiplier.ROW:
+            return self.row_values("factor_register")
+        if kind == Multiplier.IMMEDIATE:
+            return np.int64(self.operands["factor"])
+        raise illegal(f"VECTOR has no multiplier {kind}.")
+
+    def add(self, y: np.ndarray) -> np.ndarray:
+        """Add the bias after the multiplier, and the residual to the value saturated to int16."""
+        if self.control["post_bias"]:
+            y = y + self.parameters(0)
+        if self.control["residual"]:
+            y = np.clip(y, *LIMITS[Saturate.INT16]) + self.scratch_rows("residual", "<i2")
+        return y
+
+    def saturate(self, y: np.ndarray) -> np.ndarray:
+        """Clip to the selected range."""
+        kind = Saturate(self.control["saturate"])
+        return signed(y, 34) if kind == Saturate.NONE else np.clip(y, *LIMITS[kind])
+
+    def look_up(self, y: np.ndarray) -> np.ndarray:
+        """Apply the table."""
+        if not self.control["table"]:
+            return y
+        entries = self.state.table[y & 255]
+        return (entries.view(np.int8) if self.control["table_signed"] else entries).astype(np.int64)
+
+    def write(self, y: np.ndarray) -> None:
+        """Write to the scratchpad or to the activation banks; inactive lanes write zeros."""
+        y = np.where(self.active, y, 0)
+        if self.control["destination"] == Destination.SCRATCHPAD:
+            dtype = "u1" if self.control["destination_byte"] else "<u2"
+            for row in range(self.count):
+                self.scratch_row("destination", row, dtype)[:] = y[row].astype(dtype)
+        elif self.control["destination"] == Destination.ACTIVATION:
+            self.write_activation(y.astype(np.uint8))
+
+    def write_activation(self, y: np.ndarray) -> None:
+        """Write row r to activation bank r."""
+        tile = self.first // self.state.config.rows
+        word = self.operands["destination_base"] + tile * self.operands["destination_pitch"]
+        start = word * self.state.config.word_bytes
+        view_range(self.state.activation, start, y.shape[1], "activation bank")[:self.count] = y
+
+    def reduce(self, y: np.ndarray) -> None:
+        """Reduce the active columns into a row register."""
+        kind = self.control["reduce"]
+        if kind == Reduce.NONE:
+            return
+        y = y[:, self.active]
+        if kind == Reduce.ARGMAX:
+            y = signed(y * 65536 + 65535 - np.arange(self.columns), 48)
+        result = y.sum(axis=1) if kind == Reduce.SUM else y.max(axis=1)
+        self.state.row_registers[self.control["reduce_register"], :self.count] = signed(result, 48)
+
+
+def row_operation(state: State, operands: dict[str, int], control: dict[str, int]) -> None:
+    """Execute ROWOP."""
+    factor = isa.unpack(isa.ROWOP_FACTOR, operands["factor"])
+    source = state.row_registers[control["source_register"]]
+    target = state.row_registers[control["destination_register"]]
+    function = reciprocal if control["function"] == RowFunction.RECIPROCAL else inverse_sqrt
+    for row in range(min(operands["rows"], state.config.rows)):
+        value = (int(source[row]) + operands["epsilon"]) % (1 << 48)
+        multiplier, shift = function(value, factor["numerator"], factor["shift"])
+        target[row] = shift << isa.MULTIPLIER_BITS | multiplier
+
+
+def reciprocal(value: int, numerator: int, shift: int) -> tuple[int, int]:
+    """Return (multiplier, shift) of numerator / value; see docs/graph.md."""
+    value = max(value % (1 << 32), 1)
+    exponent = 32 - value.bit_length()
+    return (numerator << 31) // (value << exponent), clip_shift(shift - exponent)
+
+
+def inverse_sqrt(value: int, numerator: int, shift: int) -> tuple[int, int]:
+    """Return (multiplier, shift) of numerator / sqrt(value); see docs/graph.md."""
+    value = max(value, 1)
+    exponent = (48 - value.bit_length()) // 2
+    root = isqrt(value << 2 * exponent)
+    return (numerator << 31) // (root << 8), clip_shift(shift - exponent)
+
+
+def clip_shift(shift: int) -> int:
+    """Keep a shift within what the requantizer takes."""
+    return min(max(shift, 0), isa.MAX_SHIFT)
