@@ -11,6 +11,7 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.models.data import DIGITS
 
 MAX_PARAMETERS = 1_000_000
+LEAST = {"mels": 7, "channels": 1, "width": 16, "layers": 1, "heads": 1, "ffn": 1}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class EncoderConfig:
     vocabulary: tuple[str, ...] = DIGITS
 
     def __post_init__(self):
-        for name, least in (("mels", 7), ("channels", 1), ("width", 16), ("layers", 1), ("heads", 1), ("ffn", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _bad(f"encoder.{name} must be an integer of at least {least}, not {value!r}")

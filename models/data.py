@@ -145,7 +145,7 @@ def test_recordings(data: str | os.PathLike[str], speakers: Sequence[str] | None
 
 
 def coloured_noise(count: int, tilt: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise float64 [count], unit power, whose power falls as 1/f**tilt (0 white, 1 pink, 2 brown)."""
+    """Gaussian noise float64 [count] of unit power that falls as 1/f**tilt (0 white, 1 pink, 2 brown)."""
     size = 1 << (count - 1).bit_length()
     spectrum = np.fft.rfft(rng.standard_normal(size))
     frequency = np.maximum(np.arange(len(spectrum)), len(spectrum) / 100.0)
@@ -154,7 +154,7 @@ def coloured_noise(count: int, tilt: float, rng: np.random.Generator) -> np.ndar
 
 
 def add_noise(samples: np.ndarray, snr: float, tilt: float, rng: np.random.Generator) -> np.ndarray:
-    """Samples plus coloured noise at `snr` dB, relative to the mean power of the whole string; float32 [N]."""
+    """Samples plus coloured noise at `snr` dB, relative to the whole string's mean power; float32 [N]."""
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)) * 10.0 ** (-snr / 10.0))
     return (samples + level * coloured_noise(len(samples), tilt, rng)).astype(np.float32)
 

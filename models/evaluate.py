@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from phonolith.hw.errors import PhonolithError
-from phonolith.models.data import SpeechString, StringMaker, test_recordings
+from phonolith.models.data import DIGITS, SpeechString, StringMaker, test_recordings
 from phonolith.models.decode import WordErrors, word_errors, words
 from phonolith.models.features import features
+from phonolith.models.synthetic import SyntheticWords, held_out_voices
 
 Recogniser = Callable[[np.ndarray], Sequence[str]]
 """float32 features [T, 40] -> the words heard."""
@@ -61,6 +62,16 @@ def evaluate(recognise: Recogniser, data_dir: str | os.PathLike[str], strings: i
         raise PhonolithError("option", f"strings must be at least 1, not {strings}", "choose --strings 500")
     maker = StringMaker(test_recordings(data_dir, speakers, takes), seed, snr)
     return score(recognise, maker.strings(strings))
+
+
+def evaluate_synthetic(recognise: Recogniser, strings: int = 500, seed: int = 0,
+                       snr: float | None = None) -> Evaluation:
+    """Score `recognise` on strings by 100 synthetic voices that training never used.
+
+    Raises PhonolithError without espeakng-loader.
+    """
+    words_said = SyntheticWords(held_out_voices(100, seed), DIGITS)
+    return score(recognise, StringMaker(words_said.recordings, seed, snr, words_said.load).strings(strings))
 
 
 def float_recogniser(checkpoint: str | os.PathLike[str]) -> Recogniser:

@@ -18,13 +18,17 @@ from phonolith.models.features import SAMPLE_RATE, resample
 
 LANGUAGES = ("en-us", "en-gb-x-rp", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 HELD_OUT_LANGUAGES = ("en-gb-scotland", "en-us-nyc")
-VARIANTS = ("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky",
-            "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam", "anika", "antonio",
-            "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "f1", "f2", "f4", "f5",
-            "grandma", "gustave", "ian", "iven", "john", "klatt", "klatt2", "klatt4", "linda", "m1", "m2", "m4",
-            "m5", "m6", "m8", "marcelo", "max", "michel", "norbert", "pablo", "paul", "pedro", "quincy", "rob",
-            "sandro", "shelby", "steph", "travis", "zac")
-HELD_OUT_VARIANTS = ("f3", "m3", "m7", "grandpa", "kaukovalta", "klatt3", "miguel", "robert", "steph2", "victor")
+VARIANTS = (
+    "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky",
+    "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam", "anika", "antonio",
+    "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "f1", "f2", "f4", "f5",
+    "grandma", "gustave", "ian", "iven", "john", "klatt", "klatt2", "klatt4", "linda", "m1", "m2", "m4",
+    "m5", "m6", "m8", "marcelo", "max", "michel", "norbert", "pablo", "paul", "pedro", "quincy", "rob",
+    "sandro", "shelby", "steph", "travis", "zac",
+)
+HELD_OUT_VARIANTS = (
+    "f3", "m3", "m7", "grandpa", "kaukovalta", "klatt3", "miguel", "robert", "steph2", "victor",
+)
 RATES = (130, 150, 165, 180, 200, 225, 250)
 HELD_OUT_RATES = (140, 172, 190, 210)
 """Words per minute."""
@@ -61,8 +65,12 @@ def held_out_voices(count: int, seed: int) -> tuple[Voice, ...]:
 def _draw(count: int, seed: int, languages: Sequence[str], variants: Sequence[str],
           rates: Sequence[int]) -> tuple[Voice, ...]:
     rng = np.random.default_rng(seed)
-    return tuple(Voice(languages[rng.integers(len(languages))], variants[rng.integers(len(variants))],
-                       rates[rng.integers(len(rates))], int(rng.integers(10, 91))) for _ in range(count))
+
+    def index(choices: Sequence) -> int:
+        return int(rng.integers(len(choices)))
+
+    return tuple(Voice(languages[index(languages)], variants[index(variants)], rates[index(rates)],
+                       int(rng.integers(10, 91))) for _ in range(count))
 
 
 def available() -> bool:
@@ -117,7 +125,7 @@ def _engine() -> _Engine:
 
 
 def say(text: str, voice: Voice) -> np.ndarray:
-    """`text` spoken by `voice`: float32 samples [N] at 8 kHz, peak 0.5, silence trimmed to 20 ms at both ends.
+    """`text` spoken by `voice`: float32 samples [N] at 8 kHz, peak 0.5, at most 20 ms of silence at the ends.
 
     Raises PhonolithError without espeakng-loader, for an unknown voice, or if nothing is audible.
     """

@@ -1,0 +1,50 @@
+"""The demo clips: their format, their voices, and that the shipped model hears them right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from phonolith.models import make_clips, synthetic
+from phonolith.models.data import test_recordings as recordings_to_test
+from phonolith.models.evaluate import float_recogniser
+from phonolith.models.features import wav_features
+
+
+@pytest.fixture
+def clips(repository):
+    return recordings_to_test(repository / "models" / "clips" / "transcripts.csv")
+
+
+def test_clips_are_telephone_wavs(clips):
+    assert 3 <= len(clips) <= 4
+    for clip in clips:
+        info = soundfile.info(clip.path)
+        assert (info.samplerate, info.channels, info.subtype) == (8000, 1, "PCM_16")
+        assert clip.path.stem == "_".join(clip.words)
+
+
+def test_clips_are_in_voices_training_never_used():
+    for clip in make_clips.CLIPS:
+        assert clip.voice.language in synthetic.HELD_OUT_LANGUAGES
+        assert clip.voice.variant in synthetic.HELD_OUT_VARIANTS
+        assert clip.voice.rate in synthetic.HELD_OUT_RATES
+
+
+def test_clips_can_be_made_again(clips, tmp_path):
+    pytest.importorskip("espeakng_loader", reason="synthetic voices need espeakng-loader")
+    make_clips.write_clips(tmp_path)
+    assert (tmp_path / "transcripts.csv").read_text() == (
+        clips[0].path.parent / "transcripts.csv").read_text()
+    for clip in clips:
+        old, new = (soundfile.read(Path(folder) / clip.path.name)[0] for folder in (clip.path.parent, tmp_path))
+        assert len(old) == len(new)
+        np.testing.assert_allclose(old, new, atol=1e-3)
+
+
+def test_float_model_hears_the_clips(clips, repository):
+    pytest.importorskip("torch", reason="the float model needs torch (make setup EXTRAS=train)")
+    recognise = float_recogniser(repository / "models" / "checkpoints" / "encoder-ctc.safetensors")
+    for clip in clips:
+        assert tuple(recognise(wav_features(clip.path))) == clip.words

@@ -1,0 +1,69 @@
+"""Word error rate over generated strings."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from phonolith.hw.errors import PhonolithError
+from phonolith.models import data
+from phonolith.models.evaluate import evaluate, evaluate_float, float_recogniser
+from phonolith.models.features import features
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One speaker whose digits are noise bursts."""
+    rng = np.random.default_rng(0)
+    for digit in range(10):
+        soundfile.write(tmp_path / f"{digit}_george_0.wav", 0.1 * rng.standard_normal(1500), 8000)
+    return tmp_path
+
+
+def oracle(folder, count, seed, snr=None):
+    """A recogniser that knows the answers by their features."""
+    maker = data.StringMaker(data.test_recordings(folder), seed, snr)
+    answers = {features(string.samples).tobytes(): string.words for string in maker.strings(count)}
+    return lambda frames: answers[frames.tobytes()]
+
+
+def test_an_oracle_makes_no_errors(folder):
+    result = evaluate(oracle(folder, 20, 3, 10.0), folder, strings=20, seed=3, snr=10.0)
+    assert result.errors.wer == 0.0
+    assert set(result.as_dict()) == {"wer", "wer_low", "wer_high", "words", "strings", "seconds"}
+    assert result.errors.words == sum(map(len, result.references)) and result.errors.strings == 20
+
+
+def test_silence_is_all_deletions(folder):
+    assert evaluate(lambda frames: [], folder, strings=5).errors.wer == 1.0
+
+
+def test_at_least_one_string(folder):
+    with pytest.raises(PhonolithError, match="at least 1, not 0"):
+        evaluate(lambda frames: [], folder, strings=0)
+
+
+def test_nothing_here_imports_torch():
+    code = ("import sys; from phonolith.models import config, data, decode, evaluate, features, synthetic;"
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_torch_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(PhonolithError, match="need torch") as caught:
+        float_recogniser("any.safetensors")
+    assert "EXTRAS=train" in caught.value.remedy
+
+
+@pytest.fixture
+def checkpoint(repository):
+    return repository / "models" / "checkpoints" / "encoder-ctc.safetensors"
+
+
+def test_shipped_float_model_meets_the_bar(fsdd, checkpoint):
+    pytest.importorskip("torch", reason="the float model needs torch (make setup EXTRAS=train)")
+    result = evaluate_float(checkpoint, fsdd, strings=200, seed=0)
+    assert result.errors.wer <= 0.06, str(result.errors)
