@@ -112,14 +112,15 @@ def random_encoder(config: EncoderConfig, seed: int) -> EncoderCTC:
 
 
 def save_encoder(model: EncoderCTC, path: str | os.PathLike[str]) -> None:
-    """Write a float checkpoint: one safetensors file with the configuration as JSON in its metadata.
+    """Write a float checkpoint: one safetensors file whose metadata holds the configuration as JSON.
 
     A file of that name is replaced only when the new one is complete.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    metadata = {"format": FORMAT, "config": json.dumps(model.config.as_dict())}
+    # One key only: safetensors writes several in no fixed order, and equal models should be equal files.
+    metadata = {"phonolith": json.dumps({"format": FORMAT, "config": model.config.as_dict()})}
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial, metadata)
     partial.replace(target)
 
@@ -133,7 +134,7 @@ def load_encoder(path: str | os.PathLike[str]) -> EncoderCTC:
         raise PhonolithError("model", f"{path}: no such checkpoint", "make one with phonolith train")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get("phonolith", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise PhonolithError("model", f"{path}: not a safetensors file ({error})",
@@ -141,7 +142,7 @@ def load_encoder(path: str | os.PathLike[str]) -> EncoderCTC:
     if metadata.get("format") != FORMAT:
         raise PhonolithError("model", f"{path}: format {metadata.get('format')!r} is not a float checkpoint",
                              f"give a file of format {FORMAT}, as phonolith train writes it")
-    model = EncoderCTC(EncoderConfig.from_dict(json.loads(metadata["config"])))
+    model = EncoderCTC(EncoderConfig.from_dict(metadata["config"]))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
