@@ -126,7 +126,7 @@ def parse_takes(text: str) -> tuple[int, ...]:
     return tuple(takes)
 
 
-def test_recordings(data: str | os.PathLike[str], speakers: Sequence[str] | None = None,
+def evaluation_recordings(data: str | os.PathLike[str], speakers: Sequence[str] | None = None,
                     takes: str = "0-4") -> tuple[Recording, ...]:
     """Recordings to evaluate on: these takes of these speakers (default: the five known ones).
 

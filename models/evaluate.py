@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from phonolith.hw.errors import PhonolithError
-from phonolith.models.data import DIGITS, SpeechString, StringMaker, test_recordings
+from phonolith.models.data import DIGITS, SpeechString, StringMaker, evaluation_recordings
 from phonolith.models.decode import WordErrors, word_errors, words
 from phonolith.models.features import features
 from phonolith.models.synthetic import SyntheticWords, held_out_voices
@@ -60,7 +60,7 @@ def evaluate(recognise: Recogniser, data_dir: str | os.PathLike[str], strings: i
     """
     if strings < 1:
         raise PhonolithError("option", f"strings must be at least 1, not {strings}", "choose --strings 500")
-    maker = StringMaker(test_recordings(data_dir, speakers, takes), seed, snr)
+    maker = StringMaker(evaluation_recordings(data_dir, speakers, takes), seed, snr)
     return score(recognise, maker.strings(strings))
 
 

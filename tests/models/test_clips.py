@@ -7,14 +7,14 @@ import pytest
 import soundfile
 
 from phonolith.models import make_clips, synthetic
-from phonolith.models.data import test_recordings as recordings_to_test
+from phonolith.models.data import evaluation_recordings
 from phonolith.models.evaluate import float_recogniser
 from phonolith.models.features import wav_features
 
 
 @pytest.fixture
 def clips(repository):
-    return recordings_to_test(repository / "models" / "clips" / "transcripts.csv")
+    return evaluation_recordings(repository / "models" / "clips" / "transcripts.csv")
 
 
 def test_clips_are_telephone_wavs(clips):

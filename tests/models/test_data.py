@@ -47,12 +47,12 @@ def test_split_rule_on_the_real_dataset(fsdd):
     chosen = data.training_recordings(fsdd)
     assert len(chosen) == 2250
     assert all(item.take >= 5 and item.speaker in data.TRAIN_SPEAKERS for item in chosen)
-    assert not {item.path for item in chosen} & {item.path for item in data.test_recordings(fsdd)}
+    assert not {item.path for item in chosen} & {item.path for item in data.evaluation_recordings(fsdd)}
 
 
 def test_unlisted_speakers_are_test_material_on_request(folder):
-    assert {item.speaker for item in data.test_recordings(folder)} == {"george", "lucas"}
-    others = data.test_recordings(folder, speakers=["theo"], takes="0-6")
+    assert {item.speaker for item in data.evaluation_recordings(folder)} == {"george", "lucas"}
+    others = data.evaluation_recordings(folder, speakers=["theo"], takes="0-6")
     assert {(item.speaker, item.take) for item in others} == {("theo", take) for take in (0, 4, 5, 6)}
 
 
@@ -60,7 +60,7 @@ def test_manifest(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(900, 0.1), 8000)
     lines = ["a.wav,Lights on,anna,train", "b.wav,lights off,bert,test"]
     manifest = write_manifest(tmp_path / "m.csv", lines)
-    train, test = data.training_recordings(manifest), data.test_recordings(manifest)
+    train, test = data.training_recordings(manifest), data.evaluation_recordings(manifest)
     assert [item.words for item in train] == [("lights", "on")]
     assert train[0].path == tmp_path / "a.wav"
     assert [item.speaker for item in test] == ["bert"]
@@ -101,7 +101,7 @@ def test_bad_takes():
 
 def test_strings_are_seeded_and_independent_of_their_number(folder):
     def made(seed, count):
-        return list(data.StringMaker(data.test_recordings(folder), seed, snr=10.0).strings(count))
+        return list(data.StringMaker(data.evaluation_recordings(folder), seed, snr=10.0).strings(count))
 
     few, many, other = made(1, 3), made(1, 6), made(2, 3)
     for a, b in zip(few, many, strict=False):
@@ -115,13 +115,13 @@ PINNED = [("george", "two two zero zero two", 12847), ("lucas", "two zero two tw
 
 def test_generator_version_pins_the_strings(folder):
     """If this fails, the generator changed: raise GENERATOR_VERSION and write the new strings here."""
-    maker = data.StringMaker(data.test_recordings(folder), 0)
+    maker = data.StringMaker(data.evaluation_recordings(folder), 0)
     assert data.GENERATOR_VERSION == 1
     assert [(item.speaker, " ".join(item.words), len(item.samples)) for item in maker.strings(2)] == PINNED
 
 
 def test_strings_follow_the_contract(folder):
-    for string in data.StringMaker(data.test_recordings(folder), 3).strings(100):
+    for string in data.StringMaker(data.evaluation_recordings(folder), 3).strings(100):
         assert 3 <= len(string.words) <= 7
         edges = np.flatnonzero(np.diff(np.concatenate([[0], string.samples != 0, [0]])))
         starts, ends = edges[::2], edges[1::2]

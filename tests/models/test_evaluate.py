@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 def oracle(folder, count, seed, snr=None):
     """A recogniser that knows the answers by their features."""
-    maker = data.StringMaker(data.test_recordings(folder), seed, snr)
+    maker = data.StringMaker(data.evaluation_recordings(folder), seed, snr)
     answers = {features(string.samples).tobytes(): string.words for string in maker.strings(count)}
     return lambda frames: answers[frames.tobytes()]
 
