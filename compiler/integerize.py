@@ -1,0 +1,177 @@
+"""From float operators to integer operators, once the dtype and scale of every tensor are chosen."""
+
+import math
+
+import numpy as np
+
+from phonolith.compiler.calibrate import Observed
+from phonolith.compiler.fixed_point import (
+    encode_inverse_sqrt,
+    encode_multiplier,
+    encode_multipliers,
+    encode_reciprocal,
+    exponential_table,
+)
+from phonolith.compiler.float_graph import FUNCTIONS, FloatGraph, FloatNode
+from phonolith.compiler.ir import DTYPES, Graph, Node, Value
+from phonolith.compiler.tensor_types import (
+    WANTS,
+    TensorTypes,
+    byte_scale,
+    int16_scale,
+    satisfies,
+)
+
+WEIGHT_LEVELS = 127
+BIAS_LIMIT = 1 << 28
+# LayerNorm's normalised rows are int16 in steps of 2**-10: standard deviations up to 32.
+NORMAL_STEPS = 1024
+# The last of the 256 exponentials is the smallest that rounds to 1 of 255.
+EXPONENT_STEP = math.log(510) / 255
+
+
+class Integerizer:
+    """Builds the integer nodes of a float graph.
+
+    Parameters
+    ----------
+    graph : the float graph, ReLUs fused.
+    types : dtype and scale of each of its tensors.
+    observed, method : for tensors that are rescaled to a second type.
+    """
+
+    def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], method: str):
+        self.graph, self.types, self.observed, self.method = graph, types, observed, method
+        self.nodes: list[Node] = []
+        self.converted: dict[tuple[str, str, float], str] = {}
+
+    def run(self, name: str, metadata: dict) -> Graph:
+        """Return the integer graph."""
+        for node in self.graph.nodes:
+            self.nodes.append(getattr(self, f"_{node.op}")(node))
+        scale = float(self.types.scales[self.graph.input])
+        value = Value(self.graph.input, "int8", self.graph.tail, scale)
+        scales = {name: np.asarray(scale).tolist() for name, scale in self.types.scales.items()}
+        metadata = metadata | {"input_scale": scale, "scales": scales}
+        return Graph(name, (value,), tuple(self.nodes), (self.graph.output,), metadata)
+
+    def operand(self, node: FloatNode, position: int = 0, scale: float | None = None) -> tuple[str, str, float]:
+        """Return (name, dtype, scale) of an operand in a type that ``node`` reads, rescaled if need be.
+
+        ``scale`` asks for that scale; without it the tensor's own is kept.
+        """
+        name, want = node.inputs[position], WANTS[node.op][position]
+        dtype, own = self.types.dtypes[name], self.types.scales[name]
+        if satisfies(dtype, want) and (scale is None or scale == own):
+            return name, dtype, float(own)
+        dtype = "int8" if want == "byte" else want
+        target = scale or self._second_scale(name, dtype)
+        return self._rescaled(name, dtype, target), dtype, target
+
+    def _second_scale(self, name: str, dtype: str) -> float:
+        if dtype == "int16":
+            return int16_scale(self.observed[name].maximum)
+        return byte_scale(self.observed[name], dtype, self.method)
+
+    def _rescaled(self, name: str, dtype: str, scale: float) -> str:
+        key = (name, dtype, scale)
+        if key not in self.converted:
+            self.converted[key] = f"{name}.{dtype}" if not self._made(f"{name}.{dtype}") else f"{name}.{dtype}.b"
+            multiplier, shift = encode_multiplier(float(self.types.scales[name]) / scale)
+            attributes = {"multiplier": multiplier, "shift": shift}
+            self.nodes.append(Node(self.converted[key], "rescale", (name,), dtype, {}, attributes))
+        return self.converted[key]
+
+    def _made(self, name: str) -> bool:
+        return any(node.name == name for node in self.nodes)
+
+    def _node(self, node: FloatNode, op: str, inputs, constants=None, **attributes) -> Node:
+        return Node(node.name, op, tuple(inputs), self.types.dtypes[node.name], constants or {}, attributes)
+
+    def _channel_constants(self, node: FloatNode, x_scale: float) -> dict[str, np.ndarray]:
+        """Weights by output channel, bias in steps of the products, multipliers to the output's scale."""
+        weight, bias = (node.constants[role].astype(np.float64) for role in ("weight", "bias"))
+        weight_scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / WEIGHT_LEVELS
+        # A channel of tiny weights and a large bias: coarser weights keep the bias inside int32.
+        weight_scale = np.maximum(weight_scale, np.abs(bias) / (x_scale * BIAS_LIMIT))
+        weight_scale = np.where(weight_scale == 0, 1.0, weight_scale)
+        step = weight_scale.reshape(-1, *[1] * (weight.ndim - 1))
+        product_scale = x_scale * weight_scale
+        multiplier, shift = encode_multipliers(product_scale / self.types.scales[node.name])
+        return {
+            "weight": np.clip(np.rint(weight / step), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8),
+            "bias": np.rint(bias / product_scale).astype(np.int32),
+            "multiplier": multiplier,
+            "shift": shift,
+        }
+
+    def _linear(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node)
+        return self._node(node, "linear", (x,), self._channel_constants(node, scale))
+
+    def _conv2d(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node)
+        geometry = {name: node.attributes[name] for name in ("stride", "padding")}
+        return self._node(node, "conv2d", (x,), self._channel_constants(node, scale), **geometry)
+
+    def _function(self, node: FloatNode) -> Node:
+        """Entry i of the table is the function of the byte whose unsigned value is i."""
+        x, dtype, scale = self.operand(node)
+        steps = np.arange(256).astype(np.uint8).view(DTYPES[dtype]).astype(np.float64)
+        values = FUNCTIONS[node.attributes["function"]](steps * scale) / self.types.scales[node.name]
+        y = DTYPES[self.types.dtypes[node.name]]
+        table = np.clip(np.rint(values), np.iinfo(y).min, np.iinfo(y).max).astype(y)
+        return self._node(node, "table", (x,), {"table": table})
+
+    def _layernorm(self, node: FloatNode) -> Node:
+        x, _, x_scale = self.operand(node)
+        gamma, beta = (node.constants[role].astype(np.float64) for role in ("gamma", "beta"))
+        width, y_scale = len(gamma), self.types.scales[node.name]
+        multiplier, gamma_shift = encode_multipliers(np.abs(gamma) / (NORMAL_STEPS * y_scale))
+        mean_multiplier, mean_shift = encode_multiplier(1 / width)
+        numerator, shift = encode_inverse_sqrt(math.sqrt(width) * NORMAL_STEPS)
+        constants = {
+            "gamma": np.where(gamma < 0, -multiplier, multiplier).astype(np.int32),
+            "gamma_shift": gamma_shift,
+            "beta": np.rint(beta / y_scale).astype(np.int32),
+        }
+        epsilon = min(round(node.attributes["epsilon"] * width / x_scale**2), (1 << 31) - 1)
+        return self._node(
+            node, "layernorm", (x,), constants, mean_multiplier=mean_multiplier, mean_shift=mean_shift,
+            numerator=numerator, shift=shift, epsilon=epsilon,
+        )  # fmt: skip
+
+    def _scores(self, node: FloatNode) -> Node:
+        (q, _, q_scale), (k, _, k_scale) = self.operand(node, 0), self.operand(node, 1)
+        multiplier, shift = encode_multiplier(q_scale * k_scale / self.types.scales[node.name])
+        heads = node.attributes["heads"]
+        return self._node(node, "matmul", (q, k), multiplier=multiplier, shift=shift, transpose_b=True, heads=heads)
+
+    def _softmax(self, node: FloatNode) -> Node:
+        """The table's index counts steps of the exponent below the row's maximum."""
+        x, _, scale = self.operand(node)
+        multiplier, shift = encode_multiplier(scale * node.attributes["scale"] / EXPONENT_STEP)
+        table = {"table": exponential_table(EXPONENT_STEP)}
+        return self._node(node, "softmax_exp", (x,), table, multiplier=multiplier, shift=shift)
+
+    def _context(self, node: FloatNode) -> Node:
+        """The division by the sum of exponentials and the output's scale are one factor per row."""
+        weights, (v, _, v_scale) = node.inputs[0], self.operand(node, 1)
+        numerator, shift = encode_reciprocal(v_scale / self.types.scales[node.name])
+        return self._node(
+            node, "matmul", (weights, v), numerator=numerator, shift=shift, transpose_b=False, normalize=True,
+            heads=node.attributes["heads"],
+        )  # fmt: skip
+
+    def _add(self, node: FloatNode) -> Node:
+        scale = float(self.types.scales[node.name])
+        return self._node(node, "add", [self.operand(node, position, scale)[0] for position in (0, 1)])
+
+    def _argmax(self, node: FloatNode) -> Node:
+        return self._node(node, "argmax", (self.operand(node)[0],))
+
+    def _slice(self, node: FloatNode) -> Node:
+        return self._node(node, "slice", node.inputs, **node.attributes)
+
+    def _reshape(self, node: FloatNode) -> Node:
+        return self._node(node, "reshape", node.inputs, tail=list(node.attributes["tail"]))

@@ -1,0 +1,171 @@
+"""Post-training quantization: float graph and calibration data in, integer graph out."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from phonolith.compiler.calibrate import CLIPS, observe
+from phonolith.compiler.float_graph import FloatGraph, fuse_relu
+from phonolith.compiler.integerize import Integerizer
+from phonolith.compiler.ir import Graph
+from phonolith.compiler.model_file import save
+from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.tensor_types import choose_types
+from phonolith.hw.errors import PhonolithError
+from phonolith.models import features as log_mel
+from phonolith.models.config import EncoderConfig
+from phonolith.models.data import GENERATOR_VERSION, StringMaker, training_recordings
+
+# Calibration strings are not those that training saw first.
+CALIBRATION_SEED = 20_000
+EXAMPLE_FRAMES = 64
+
+
+def quantize(
+    graph: FloatGraph,
+    calibration: Iterable[np.ndarray],
+    bits: int = 8,
+    clip: str = "mse",
+    name: str | None = None,
+    metadata: dict | None = None,
+) -> Graph:
+    """Return the integer graph of ``graph``.
+
+    Parameters
+    ----------
+    calibration : float32 arrays ``[T, *tail]``, representative inputs.
+    bits : width of weights and activations; 8.
+    clip : how int8 ranges are chosen, one of :data:`phonolith.compiler.calibrate.CLIPS`.
+    name, metadata : of the graph; ``input_scale`` and ``scales`` are added.
+
+    Raises PhonolithError: ``option`` for other widths or clips, ``calibration``, and those of the passes.
+    """
+    if bits != 8:
+        raise PhonolithError("option", f"weights of {bits} bits are not supported.", "Choose --bits 8.")
+    if clip not in CLIPS:
+        raise PhonolithError("option", f"there is no clip {clip!r}.", f"Choose one of {', '.join(CLIPS)}.")
+    graph = fuse_relu(graph)
+    observed = observe(graph, calibration)
+    types = choose_types(graph, observed, clip)
+    result = Integerizer(graph, types, observed, clip).run(name or graph.name, metadata or {})
+    lower_graph(result)
+    return result
+
+
+def feature_parameters() -> dict:
+    """Return what turns samples into this model's features, for the model file."""
+    return {
+        "kind": "log-mel",
+        "sample_rate": log_mel.SAMPLE_RATE,
+        "window": log_mel.WINDOW,
+        "hop": log_mel.HOP,
+        "fft": log_mel.FFT,
+        "mels": log_mel.MELS,
+        "low_hz": log_mel.LOW_HZ,
+        "high_hz": log_mel.HIGH_HZ,
+    }
+
+
+def calibration_features(data: str | os.PathLike[str], strings: int, seed: int) -> list[np.ndarray]:
+    """Return the features of strings of training recordings, every other one with 20 dB of noise."""
+    recordings = training_recordings(data)
+    makers = [StringMaker(recordings, CALIBRATION_SEED + seed, snr) for snr in (None, 20.0)]
+    return [log_mel.features(makers[i % 2].string(i).samples) for i in range(strings)]
+
+
+def noise_features(strings: int, mels: int, seed: int, frames: int = 200) -> list[np.ndarray]:
+    """Return features of no speech: noise smoothed over 50 ms, unit variance; for random weights."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((strings, frames + 4, mels))
+    smooth = sum(noise[:, i : i + frames] for i in range(5))
+    return list((smooth / np.std(smooth)).astype(np.float32))
+
+
+def import_encoder(model, name: str) -> FloatGraph:
+    """Return the float graph of a torch encoder of ``models/encoder_ctc.py``."""
+    import torch
+
+    from phonolith.compiler.frontend import import_module
+
+    return import_module(model, torch.zeros(1, EXAMPLE_FRAMES, model.config.mels), name)
+
+
+def encoder_metadata(vocabulary: Sequence[str], provenance: dict) -> dict:
+    """Return the metadata of an encoder's model file."""
+    metadata = {"vocabulary": list(vocabulary), "features": feature_parameters()}
+    return metadata | {"family": "encoder-ctc", "bits": 8, "provenance": provenance}
+
+
+def quantize_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    calibrate: int = 64,
+    seed: int = 0,
+    bits: int = 8,
+    clip: str = "mse",
+) -> dict:
+    """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
+
+    Returns model, output, bits, clip, calibration strings, nodes, bytes, seconds.
+    """
+    from phonolith.models.encoder_ctc import load_encoder
+
+    started = time.perf_counter()
+    model, name = load_encoder(checkpoint), Path(output).stem
+    provenance = {
+        "checkpoint": Path(checkpoint).name,
+        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}",
+        "calibration": f"{calibrate} strings of training recordings, generator {GENERATOR_VERSION}",
+        "clip": clip,
+    }
+    graph = quantize(
+        import_encoder(model, name),
+        calibration_features(data, calibrate, seed),
+        bits,
+        clip,
+        metadata=encoder_metadata(model.config.vocabulary, provenance),
+    )
+    save(output, graph)
+    return summary(graph, output) | {"clip": clip, "calibrate": calibrate} | seconds_since(started)
+
+
+def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str]) -> dict:
+    """Write a quantized model of the sizes in SPEC.toml with random weights, calibrated on noise. Needs torch.
+
+    Returns model, output, bits, nodes, bytes, parameters, seconds.
+    """
+    try:
+        from phonolith.models.encoder_ctc import random_encoder
+    except ImportError as error:
+        raise PhonolithError("missing-tool", "random weights need torch.", "Run make setup EXTRAS=train.") from error
+
+    started = time.perf_counter()
+    config = EncoderConfig.from_toml(spec)
+    provenance = {"command": f"phonolith new-model {Path(spec).name} --random-weights {seed}"}
+    graph = quantize(
+        import_encoder(random_encoder(config, seed), Path(output).stem),
+        noise_features(8, config.mels, seed),
+        metadata=encoder_metadata(config.vocabulary, provenance),
+    )
+    save(output, graph)
+    return summary(graph, output) | {"parameters": config.parameters} | seconds_since(started)
+
+
+def summary(graph: Graph, output: str | os.PathLike[str]) -> dict:
+    """Return the common part of what the commands report."""
+    return {
+        "model": graph.name,
+        "output": str(output),
+        "bits": 8,
+        "nodes": len(graph.nodes),
+        "bytes": Path(output).stat().st_size,
+    }
+
+
+def seconds_since(started: float) -> dict:
+    """Return the time a command took, as a result's key."""
+    return {"seconds": round(time.perf_counter() - started, 2)}
