@@ -50,6 +50,7 @@ class Machine:
         self.state = State(config, dram)
         self.on_retire = on_retire
         self.pending_matmuls: list[int] = []
+        self.waiters: dict[int, isa.Queue] = {}
         for register, value in zip(ARGUMENT_REGISTERS, args, strict=False):
             self.state.registers[register] = value % (1 << 32)
 
@@ -82,7 +83,7 @@ class Machine:
         if instruction.queue == isa.Queue.SEQUENCER:
             following = self.sequence(instruction.mnemonic, operands, following)
         else:
-            self.take_tokens(header["wait"])
+            self.take_tokens(header["wait"], instruction.queue)
             self.execute(instruction, operands)
             self.give_tokens(header["signal"])
         if self.on_retire:
@@ -132,11 +133,13 @@ class Machine:
         if self.state.tiles:
             raise illegal(f"END with {len(self.state.tiles)} finished tiles that no VECTOR took.")
 
-    def take_tokens(self, mask: int) -> None:
-        """Lower the semaphores of a wait mask."""
+    def take_tokens(self, mask: int, queue: isa.Queue) -> None:
+        """Lower the semaphores of a wait mask; each semaphore serves one queue."""
         for index in range(isa.SEMAPHORES):
             if not mask >> index & 1:
                 continue
+            if self.waiters.setdefault(index, queue) != queue:
+                raise illegal(f"semaphore {index} is waited for by {queue.name} and {self.waiters[index].name}.")
             if self.state.semaphores[index] == 0:
                 raise illegal(f"waits for semaphore {index}, which no earlier instruction raised: deadlock.")
             self.state.semaphores[index] -= 1
