@@ -1,0 +1,82 @@
+"""One processing element: a multiplier, an accumulator and a drain register."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+ACTIVATION_BITS = 9
+WEIGHT_BITS = 8
+ACCUMULATOR_BITS = 32
+
+
+class ActivationLayout(data.StructLayout):
+    """What travels along a row of the array, one per cycle.
+
+    ``value`` is the activation (int8 or uint8, as nine signed bits), 0 in a bubble; ``first`` and ``last`` mark the
+    first and the last product of a sum.
+    """
+
+    def __init__(self):
+        super().__init__({"value": signed(ACTIVATION_BITS), "first": 1, "last": 1})
+
+
+class PE(wiring.Component):
+    """Multiply, accumulate, and keep the finished sum for the drain.
+
+    ::
+
+                    weight_in
+                       |
+                    [weight]-------> weight_out (to the row below)
+                       |
+        activation_in -[activation]-(x)-(+)--+--[accumulator]--+
+                       |                 ^   |                 |
+                       |                 +-- 0 if first <------+
+                       |                     +--[result]--> result, if last
+                       +--> activation_out (to the next column)
+
+    Boxes are registers; all of them keep their value while ``enable`` is 0. With operands at the inputs in cycle t,
+    both leave for the neighbours in t + 1, where their product is added; ``result`` shows a sum whose last operands
+    came in t from cycle t + 2 on, until the next sum is complete.
+
+    Members
+    -------
+    enable : In(1)
+        The array has work in it.
+    activation_in : In(ActivationLayout), activation_out : Out(ActivationLayout)
+        Activation and marks, from the column before and to the next.
+    weight_in : In(signed(8)), weight_out : Out(signed(8))
+        Weight, from the row above and to the row below.
+    result : Out(signed(32))
+        Last finished sum, modulo 2^32.
+    """
+
+    enable: In(1)
+    activation_in: In(ActivationLayout())
+    activation_out: Out(ActivationLayout())
+    weight_in: In(signed(WEIGHT_BITS))
+    weight_out: Out(signed(WEIGHT_BITS))
+    result: Out(signed(ACCUMULATOR_BITS))
+
+    def elaborate(self, platform):
+        m = Module()
+        activation = Signal(ActivationLayout(), reset_less=True)
+        weight = Signal(signed(WEIGHT_BITS), reset_less=True)
+        accumulator = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
+        result = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
+        total = Signal(signed(ACCUMULATOR_BITS))
+        m.d.comb += [
+            total.eq(Mux(activation.first, 0, accumulator) + activation.value * weight),
+            self.activation_out.eq(activation),
+            self.weight_out.eq(weight),
+            self.result.eq(result),
+        ]
+        with m.If(self.enable):
+            m.d.sync += [
+                activation.eq(self.activation_in),
+                weight.eq(self.weight_in),
+                accumulator.eq(total),
+            ]
+            with m.If(activation.last):
+                m.d.sync += result.eq(total)
+        return m
