@@ -51,13 +51,10 @@ def inspect(_config, model: str, frames: int) -> Result:
 @click.option("--random-weights", "seed", type=click.IntRange(min=0), default=0, show_default=True,
               metavar="SEED", help="Seed of the weights.")
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
-              help="Float checkpoint to write.")
+              help="Quantized model to write.")
 @verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
 def new_model(_config, spec: Path, seed: int, output: Path) -> Result:
-    """Make an untrained float model of the shape in SPEC.toml (needs EXTRAS=train)."""
-    from phonolith.models.config import EncoderConfig
-    from phonolith.models.encoder_ctc import random_encoder, save_encoder
+    """Make a quantized model of the shape in SPEC.toml with random weights (needs EXTRAS=train)."""
+    from phonolith.compiler.quantize import new_model as make
 
-    shape = EncoderConfig.from_toml(spec)
-    save_encoder(random_encoder(shape, seed), output)
-    return {"model": output, "parameters": shape.parameters, "seed": seed}
+    return make(spec, seed, output)

@@ -17,7 +17,7 @@ ARROWS = {
     "models": ("hw.errors",),
     "compiler": ("hw",),
     # Quantizers need calibration features and the float model that they quantize.
-    "compiler/quantize": ("hw", "models"),
+    "compiler/quantize": ("hw", "models", "compiler"),
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",
             "models.features", "models.decode", "models.data"),
     "sim/golden": ("compiler.ir",),

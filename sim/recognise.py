@@ -1,0 +1,33 @@
+"""What the host does around an integer model: features to int8 by the model's scale, ids to words."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from phonolith.compiler.ir import DTYPES, Graph
+from phonolith.models.decode import words
+from phonolith.sim.golden.interpret import interpret
+
+
+def quantize_features(graph: Graph, features: np.ndarray) -> np.ndarray:
+    """Return float features ``[T, mels]`` in steps of the graph's input scale, rounded and saturated."""
+    (value,) = graph.inputs
+    limits = np.iinfo(DTYPES[value.dtype])
+    steps = np.rint(np.asarray(features, np.float64) / value.scale)
+    return np.clip(steps, limits.min, limits.max).astype(DTYPES[value.dtype])
+
+
+def transcript(graph: Graph, ids: np.ndarray) -> list[str]:
+    """Return the words that one token id per frame ``[T']`` spells in the model's vocabulary."""
+    return words(ids, graph.metadata["vocabulary"])
+
+
+def golden_recogniser(graph: Graph) -> Callable[[np.ndarray], list[str]]:
+    """Return the golden model of ``graph`` as a function from float32 features ``[T, mels]`` to words."""
+    (value,), (output,) = graph.inputs, graph.outputs
+
+    def recognise(features: np.ndarray) -> list[str]:
+        values = interpret(graph, {value.name: quantize_features(graph, features)})
+        return transcript(graph, values[output])
+
+    return recognise
