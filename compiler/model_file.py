@@ -54,9 +54,7 @@ def graph_from_json(text: str, tensors: dict[str, np.ndarray]) -> Graph:
 
 def _node(entry: dict, tensors: dict[str, np.ndarray]) -> Node:
     constants = {role: tensors[f"{entry['name']}/{role}"] for role in entry["constants"]}
-    return Node(
-        entry["name"], entry["op"], tuple(entry["inputs"]), entry["dtype"], constants, entry["attributes"]
-    )
+    return Node(entry["name"], entry["op"], tuple(entry["inputs"]), entry["dtype"], constants, entry["attributes"])
 
 
 def digest(text: str, tensors: dict[str, np.ndarray]) -> str:
@@ -101,7 +99,17 @@ def save(path: str | Path, graph: Graph) -> None:
         "graph": text,
         "sha256": digest(text, tensors),
     }
-    write_atomically(Path(path), safetensors.numpy.save(tensors, header))
+    write_atomically(Path(path), sort_metadata(safetensors.numpy.save(tensors, header)))
+
+
+def sort_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted: the library's order differs from run to run."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_header(path: Path) -> dict[str, str]:
