@@ -25,11 +25,15 @@ def render_verilog(result: Result) -> None:
 @verb(render_verilog)
 def verilog(config, output: Path | None) -> Result:
     """Write the configured accelerator as Verilog: AXI4 and AXI4-Lite at its pins."""
-    from phonolith.hw.verilog import emit, write
+    from phonolith.hw.verilog import TOP, generate
 
+    text = generate(config)
     if output is None:
-        return {"top": "phonolith_top", "verilog": emit(config)}
-    return {"top": "phonolith_top", "files": write(config, output)}
+        return {"top": TOP, "verilog": text}
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{TOP}.v"
+    path.write_text(text)
+    return {"top": TOP, "files": [path], "lines": text.count("\n")}
 
 
 def render_area(result: Result) -> None:

