@@ -52,9 +52,11 @@ def observe(graph: FloatGraph, calibration: Iterable[np.ndarray], seed: int = 0)
     maxima: dict[str, float] = {}
     samples: dict[str, list[np.ndarray]] = {}
     for features in calibration:
-        for name, value in evaluate(graph, features).items():
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the tensor's name
+            values = evaluate(graph, features)
+        for name, value in values.items():
             magnitudes = np.abs(value).ravel()
-            maxima[name] = max(maxima.get(name, 0.0), float(magnitudes.max()))
+            maxima[name] = float(np.maximum(maxima.get(name, 0.0), magnitudes.max()))  # keeps a NaN
             picked = rng.integers(magnitudes.size, size=min(SAMPLES_PER_UTTERANCE, magnitudes.size))
             samples.setdefault(name, []).append(magnitudes[picked])
     if not maxima:

@@ -114,8 +114,7 @@ class Importer:
         if mask is not None or causal or enable_gqa:
             raise LayoutError("masks and grouped queries are not supported")
         factor = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-        order = (*range(len(k.dims) - 2), len(k.dims) - 1, len(k.dims) - 2)
-        scores = self.op_matmul(q, k.permute(order))
+        scores = self.op_matmul(q, self.op_mT(k))
         weights = self.op_softmax(replace(scores, scale=scores.scale * factor), -1)
         return self.op_matmul(weights, v)
 
@@ -188,6 +187,9 @@ class Importer:
         order = list(range(len(x.dims)))
         order[first], order[second] = order[second], order[first]
         return x.permute(order)
+
+    def op_mT(self, x: View) -> View:
+        return self.op_transpose(x, -2, -1)
 
     def op_view(self, x: View, shape) -> View:
         return x.reshape(shape)

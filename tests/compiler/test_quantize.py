@@ -1,0 +1,233 @@
+"""Post-training quantization: types, scales, and integer results close to the float model's."""
+
+import numpy as np
+import pytest
+
+from phonolith.compiler.calibrate import CLIPS, Observed, observe
+from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate, fuse_relu
+from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.quantize import noise_features, quantize
+from phonolith.compiler.tensor_types import assign_dtypes, choose_types
+from phonolith.hw.errors import PhonolithError
+from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.recognise import quantize_features
+
+WIDTH, HIDDEN, TOKENS, HEADS, MELS = 24, 40, 7, 2, 16
+
+
+def dense(rng, name: str, source: str, inputs: int, outputs: int) -> FloatNode:
+    constants = {
+        "weight": (rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(np.float32),
+        "bias": (0.1 * rng.standard_normal(outputs)).astype(np.float32),
+    }
+    return FloatNode(name, "linear", (source,), constants)
+
+
+def norm(rng, name: str, source: str) -> FloatNode:
+    gamma = rng.uniform(-1.5, 1.5, WIDTH).astype(np.float32)
+    beta = (0.2 * rng.standard_normal(WIDTH)).astype(np.float32)
+    return FloatNode(name, "layernorm", (source,), {"gamma": gamma, "beta": beta}, {"epsilon": 1e-5})
+
+
+def function(name: str, source: str, kind: str) -> FloatNode:
+    return FloatNode(name, "function", (source,), {}, {"function": kind})
+
+
+def encoder(activation: str = "relu", post_norm: bool = False) -> FloatGraph:
+    """A convolution, one attention layer with a fused projection, one feed-forward layer, an output layer."""
+    rng = np.random.default_rng(0)
+    kernel = (rng.standard_normal((4, 3, 3, 1)) / 3).astype(np.float32)
+    conv = {"weight": kernel, "bias": np.zeros(4, np.float32)}
+    head = {"heads": HEADS}
+    attended = "post" if post_norm else "sum1"
+    nodes = [
+        FloatNode("image", "reshape", ("features",), {}, {"tail": [MELS, 1]}),
+        FloatNode("conv", "conv2d", ("image",), conv, {"stride": [2, 2], "padding": [0, 0]}),
+        function("conv.relu", "conv", "relu"),
+        FloatNode("flat", "reshape", ("conv.relu",), {}, {"tail": [28]}),
+        dense(rng, "embed", "flat", 28, WIDTH),
+        norm(rng, "norm1", "embed"),
+        dense(rng, "qkv", "norm1", WIDTH, 3 * WIDTH),
+        *(FloatNode(n, "slice", ("qkv",), {}, {"start": i * WIDTH, "stop": (i + 1) * WIDTH})
+          for i, n in enumerate("qkv")),
+        FloatNode("scores", "scores", ("q", "k"), {}, head),
+        FloatNode("softmax", "softmax", ("scores",), {}, {"scale": 0.5}),
+        FloatNode("context", "context", ("softmax", "v"), {}, head),
+        dense(rng, "out", "context", WIDTH, WIDTH),
+        FloatNode("sum1", "add", ("embed", "out")),
+        *([norm(rng, "post", "sum1")] if post_norm else []),
+        norm(rng, "norm2", attended),
+        dense(rng, "expand", "norm2", WIDTH, HIDDEN),
+        function("act", "expand", activation),
+        dense(rng, "contract", "act", HIDDEN, WIDTH),
+        FloatNode("sum2", "add", (attended, "contract")),
+        norm(rng, "norm3", "sum2"),
+        dense(rng, "logits", "norm3", WIDTH, TOKENS),
+        FloatNode("ids", "argmax", ("logits",)),
+    ]  # fmt: skip
+    names = {node.name for node in nodes}
+    assert len(names) == len(nodes)
+    return FloatGraph("tiny", "features", (MELS,), tuple(nodes), "ids")
+
+
+def integer_and_float(graph: FloatGraph, **options):
+    """Return the integer graph, its values, and the float model's values, on one utterance not calibrated with."""
+    quantized = quantize(graph, noise_features(8, MELS, 0, 60), **options)
+    x = noise_features(1, MELS, 99, 80)[0]
+    integers = interpret(quantized, {"features": quantize_features(quantized, x)})
+    return quantized, integers, evaluate(fuse_relu(graph), x)
+
+
+def relative_error(quantized, integers, floats, name: str) -> float:
+    real = integers[name] * np.asarray(quantized.metadata["scales"][name])
+    return float(np.sqrt(np.mean((real - floats[name]) ** 2) / np.mean(floats[name] ** 2)))
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "sigmoid", "tanh"])
+def test_integer_model_is_close_to_the_float_model(clip, activation):
+    quantized, integers, floats = integer_and_float(encoder(activation), clip=clip)
+    for name in ("conv", "embed", "norm1", "context", "sum1", "contract", "sum2", "logits"):
+        assert relative_error(quantized, integers, floats, name) < 0.05, name
+    assert np.corrcoef(integers["logits"].ravel(), floats["logits"].ravel())[0, 1] > 0.998
+    assert (integers["ids"] == floats["ids"]).mean() > 0.9
+    assert integers["ids"].dtype == np.int16
+
+
+def test_post_norm_streams_are_rescaled_where_bytes_are_read():
+    quantized, integers, floats = integer_and_float(encoder(post_norm=True))
+    assert quantized.node("post").dtype == "int16"
+    assert relative_error(quantized, integers, floats, "logits") < 0.05
+
+
+def test_dtypes():
+    quantized = quantize(encoder(), noise_features(2, MELS, 0, 40))
+    dtypes = {node.name: node.dtype for node in quantized.nodes}
+    assert dtypes["conv"] == dtypes["flat"] == dtypes["expand"] == dtypes["softmax"] == "uint8"
+    assert dtypes["norm1"] == dtypes["qkv"] == dtypes["q"] == dtypes["context"] == "int8"
+    stream = ("embed", "out", "sum1", "contract", "sum2")
+    assert {dtypes[name] for name in (*stream, "scores", "logits")} == {"int16"}
+    scales = quantized.metadata["scales"]
+    assert len({scales[name] for name in stream}) == 1
+    assert "act" not in dtypes and "conv.relu" not in dtypes
+
+
+def test_parts_of_a_fused_projection_have_their_own_scales():
+    graph = fuse_relu(encoder())
+    observed = observe(graph, noise_features(2, MELS, 0, 40))
+    types = choose_types(graph, observed, "max")
+    parts = [types.scales[name] for name in "qkv"]
+    assert np.array_equal(types.scales["qkv"], np.repeat(parts, WIDTH)) and len(set(parts)) == 3
+
+
+def test_a_one_sided_table_is_uint8():
+    dtypes = assign_dtypes(fuse_relu(encoder("sigmoid")))
+    assert dtypes["expand"] == "int8" and dtypes["act"] == "uint8"
+    assert assign_dtypes(fuse_relu(encoder("gelu")))["act"] == "int8"
+
+
+def test_lowered_graph_has_fused_residuals_and_attention():
+    lowered = lower_graph(quantize(encoder(), noise_features(2, MELS, 0, 40)))
+    ops = [node.op for node in lowered.nodes]
+    assert ops.count("attention") == 1 and "add" not in ops and "softmax_exp" not in ops
+    assert len(lowered.node("sum2").inputs) == 2
+
+
+def test_a_dead_channel_with_a_large_bias():
+    graph = encoder()
+    for node in graph.nodes:
+        if node.name == "contract":
+            node.constants["weight"][3] = 0
+            node.constants["bias"][3] = 2.0
+            node.constants["weight"][4] *= 1e-12
+    quantized, integers, floats = integer_and_float(graph)
+    scale = quantized.metadata["scales"]["contract"]
+    assert np.allclose(integers["contract"][:, 3] * scale, floats["contract"][:, 3], atol=0.01)
+    assert np.allclose(integers["contract"][:, 4] * scale, floats["contract"][:, 4], atol=0.01)
+
+
+def test_clip_methods():
+    samples = np.abs(np.random.default_rng(0).standard_normal(100000)).astype(np.float32)
+    outlier = Observed(50.0, np.append(samples, np.float32(50.0)))
+    assert outlier.clip("max", 127) == 50.0
+    assert outlier.clip("percentile", 127) < 6
+    assert outlier.clip("mse", 127) < 50
+    assert Observed(0.0, samples[:0]).clip("mse", 127) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'")],
+)
+def test_options_are_refused(options, message):
+    with pytest.raises(PhonolithError, match=message) as caught:
+        quantize(encoder(), noise_features(1, MELS, 0, 40), **options)
+    assert caught.value.kind == "option"
+
+
+def test_calibration_is_needed():
+    with pytest.raises(PhonolithError, match="nothing to calibrate with"):
+        quantize(encoder(), [])
+
+
+def test_infinite_values_are_refused():
+    with pytest.raises(PhonolithError, match="'features' are not finite"):
+        quantize(encoder(), [np.full((40, MELS), np.inf, np.float32)])
+
+
+def test_features_are_rounded_and_saturated():
+    graph = quantize(encoder(), noise_features(1, MELS, 0, 40))
+    scale = graph.inputs[0].scale
+    steps = quantize_features(graph, np.full((1, MELS), 1.0) * scale * np.linspace(-200, 200, MELS))
+    assert steps.dtype == np.int8 and steps.min() == -128 and steps.max() == 127
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The shipped model's structure, small, with random weights."""
+    pytest.importorskip("torch")
+    from phonolith.models.config import EncoderConfig
+    from phonolith.models.encoder_ctc import random_encoder
+
+    return random_encoder(EncoderConfig(channels=4, width=32, layers=2, heads=2, ffn=48), 1)
+
+
+def test_logits(model):
+    import torch
+
+    from phonolith.compiler.quantize import import_encoder
+
+    graph = quantize(import_encoder(model, "tiny"), noise_features(8, 40, 0))
+    x = noise_features(1, 40, 5, 90)[0]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)[None])[0].numpy()
+    integers = interpret(graph, {"features": quantize_features(graph, x)})
+    assert integers["output"].shape == expected.shape
+    assert np.corrcoef(integers["output"].ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_new_model(tmp_path):
+    pytest.importorskip("torch")
+    from phonolith.compiler.model_file import load
+    from phonolith.compiler.quantize import new_model
+
+    spec = tmp_path / "spec.toml"
+    spec.write_text("[encoder]\nwidth = 32\nheads = 2\nlayers = 1\nchannels = 4\nffn = 32\n")
+    result = new_model(spec, 3, tmp_path / "a.safetensors")
+    graph = load(tmp_path / "a.safetensors")
+    assert result["bytes"] == (tmp_path / "a.safetensors").stat().st_size
+    assert graph.name == "a" and graph.metadata["vocabulary"][0] == "zero"
+    assert new_model(spec, 4, tmp_path / "c.safetensors")["parameters"] == result["parameters"]
+    assert (tmp_path / "c.safetensors").read_bytes() != (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_checkpoint(model, fsdd, tmp_path):
+    from phonolith.compiler.model_file import load
+    from phonolith.compiler.quantize import quantize_checkpoint
+    from phonolith.models.encoder_ctc import save_encoder
+
+    save_encoder(model, tmp_path / "float.safetensors")
+    result = quantize_checkpoint(tmp_path / "float.safetensors", fsdd, tmp_path / "w8.safetensors", calibrate=3)
+    graph = load(tmp_path / "w8.safetensors")
+    assert result["calibrate"] == 3 and graph.metadata["provenance"]["checkpoint"] == "float.safetensors"
+    assert graph.metadata["features"]["mels"] == 40
