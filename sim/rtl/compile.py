@@ -19,12 +19,11 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.sim.rtl.cache import disk_full
 from phonolith.sim.rtl.toolchain import Toolchain
 
-PREFIX = "Vmodel"
+PREFIX = "Vtop"   # what cocotb's main program includes
 MODEL_JSON = f"{PREFIX}.json"
 # Sources of --make json by how much their speed matters; the harness's inner loop is compiled like the model's.
 FAST, SLOW, RUNTIME = "fast", "slow", "runtime"
-GROUPS = {"classes_fast": FAST, "support_fast": FAST, "classes_slow": SLOW, "support_slow": SLOW,
-          "global": RUNTIME}
+GROUPS = {"classes_fast": FAST, "support_fast": FAST, "classes_slow": SLOW, "support_slow": SLOW}
 Command = list[str]
 
 
@@ -135,21 +134,61 @@ def last_error(output: str) -> str:
     return (errors or lines or ["no output"])[-1]
 
 
-def compile_library(build: Build, tools: Toolchain, options: CompileOptions, harness: Path, output: str) -> None:
-    """Compile the Verilated model in ``build.folder`` and ``harness`` and link them into ``output``."""
-    common = common_flags(build.folder, tools)
-    sources = [*model_sources(build.folder), (str(harness), FAST)]
-    compiler = tools.compiler
-    build.run_all([[compiler, *common, *options.flags(group), "-x", "c++-header", f"{PREFIX}__pch.h",
-                    "-o", header(group)] for group in (FAST, SLOW)])
+@dataclass(frozen=True)
+class Program:
+    """What is made of a model.
+
+    Parameters
+    ----------
+    output : str
+        File name of the result.
+    main : str
+        C++ file in the build folder that goes with the model.
+    compile_flags : tuple of str
+        For every source.
+    link_flags : tuple of str
+        For the linker.
+    """
+
+    output: str
+    main: str
+    compile_flags: tuple[str, ...] = ()
+    link_flags: tuple[str, ...] = ()
+
+
+SHARED_LIBRARY = Program("model.so", "harness.cpp", ("-fvisibility=hidden",),
+                         ("-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined"))
+
+
+def compile_model(build: Build, tools: Toolchain, options: CompileOptions, program: Program,
+                  runtime: list[Path]) -> None:
+    """Compile the Verilated model in ``build.folder`` and the main source; link them with ``runtime``."""
+    common = [tools.compiler, *common_flags(build.folder, tools), *program.compile_flags]
+    sources = [*model_sources(build.folder), (program.main, FAST)]
+    precompiled = [group for group in (FAST, SLOW) if worth_precompiling(sources, group)]
+    build.run_all([[*common, *options.flags(group), "-x", "c++-header", f"{PREFIX}__pch.h", "-o", header(group)]
+                   for group in precompiled])
     commands, objects = [], []
     for index, (source, group) in enumerate(sources):
         objects.append(f"{index}.o")
-        commands.append([compiler, *common, *options.flags(group), *include_header(source, group, tools),
-                         "-c", source, "-o", objects[-1]])
+        include = include_header(tools, group) if group in precompiled and source != program.main else []
+        commands.append([*common, *options.flags(group), *include, "-c", source, "-o", objects[-1]])
     build.run_all(commands)
-    build.run([compiler, "-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", *objects, "-pthread",
-               *(["-latomic"] if tools.is_clang else []), "-o", output])
+    atomic = ["-latomic"] if tools.is_clang else []
+    build.run([tools.compiler, *objects, *map(str, runtime), *program.link_flags, "-pthread", *atomic,
+               "-o", program.output])
+
+
+def compile_runtime(build: Build, model: Path, tools: Toolchain, options: CompileOptions, program: Program) -> None:
+    """Compile what the model in folder ``model`` needs of Verilator's library, the same for all such models."""
+    flags = [*common_flags(model, tools), *program.compile_flags, *options.flags(RUNTIME)]
+    build.run_all([[tools.compiler, *flags, "-c", str(source), "-o", f"{source.stem}.o"]
+                   for source in runtime_sources(model)])
+
+
+def worth_precompiling(sources: list[tuple[str, str]], group: str) -> bool:
+    """Whether a group has enough sources to repay the time its precompiled header takes."""
+    return sum(each == group for _, each in sources) > 5
 
 
 def header(group: str) -> str:
@@ -157,30 +196,37 @@ def header(group: str) -> str:
     return f"{PREFIX}__pch.h.{group}.gch"
 
 
-def include_header(source: str, group: str, tools: Toolchain) -> list[str]:
+def include_header(tools: Toolchain, group: str) -> list[str]:
     """Flags that make a model source use its group's precompiled header."""
-    if group == RUNTIME or not Path(source).name.startswith(PREFIX):
-        return []
     name = header(group)
     return ["-include-pch", name] if tools.is_clang else ["-include", name.removesuffix(".gch")]
 
 
-def common_flags(folder: Path, tools: Toolchain) -> list[str]:
+def common_flags(model: Path, tools: Toolchain) -> list[str]:
     """Flags of every compilation; the ``VM_`` macros are those of Verilator's makefile."""
-    traced = int(json.loads((folder / MODEL_JSON).read_text())["options"]["trace_vcd"])
+    traced = int(description(model)["options"]["trace_vcd"])
     macros = {"VERILATOR": 1, "VM_COVERAGE": 0, "VM_SC": 0, "VM_TIMING": 0, "VM_TRACE": traced,
               "VM_TRACE_VCD": traced, "VM_TRACE_FST": 0, "VM_TRACE_SAIF": 0}
-    return ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-faligned-new", "-fcf-protection=none", "-w",
+    return ["-std=gnu++17", "-fPIC", "-faligned-new", "-fcf-protection=none", "-w",
             *(f"-D{name}={value}" for name, value in macros.items()), "-I.",
             *(f"-I{path}" for path in tools.include_folders)]
 
 
-def model_sources(folder: Path) -> list[tuple[str, str]]:
-    """Return (source, group) of every C++ file Verilator wrote or needs, the longest first."""
-    listed = json.loads((folder / MODEL_JSON).read_text())["sources"]
-    sources = [(Path(path), group) for name, group in GROUPS.items() for path in listed.get(name, [])]
-    sources.sort(key=lambda item: (item[1] != FAST, -(folder / item[0]).stat().st_size))
-    return [(path.name if path.parent.name == folder.name else str(path), group) for path, group in sources]
+def description(model: Path) -> dict:
+    """Read what Verilator says about the model in a folder."""
+    return json.loads((model / MODEL_JSON).read_text())
+
+
+def model_sources(model: Path) -> list[tuple[str, str]]:
+    """Return (file name, group) of every C++ file of the model, those that take longest to compile first."""
+    listed = description(model)["sources"]
+    sources = [(Path(path).name, group) for name, group in GROUPS.items() for path in listed.get(name, [])]
+    return sorted(sources, key=lambda item: (item[1] != FAST, -(model / item[0]).stat().st_size))
+
+
+def runtime_sources(model: Path) -> list[Path]:
+    """Return the files of Verilator's library that the model in a folder needs."""
+    return [Path(path) for path in description(model)["sources"]["global"]]
 
 
 def children_cpu_seconds() -> float:

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "Vmodel.h"
+#include "Vtop.h"
 #include "dram.h"
 #include "verilated.h"
 #if VM_TRACE
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr unsigned kBusBytes = sizeof(std::remove_reference_t<decltype(Vmodel::m_axi_rdata)>);
+constexpr unsigned kBusBytes = sizeof(std::remove_reference_t<decltype(Vtop::m_axi_rdata)>);
 constexpr uint64_t kLiteTimeout = 10000;
 constexpr int kResetCycles = 4;
 
@@ -187,7 +187,7 @@ private:
     }
 
     VerilatedContext context_;
-    Vmodel top_;
+    Vtop top_;
     Dram<kBusBytes> dram_;
     uint64_t cycle_ = 1;
 #if VM_TRACE

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from phonolith.hw import registers
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.rtl.build import BuiltModel, build
+from phonolith.sim.rtl.counters import read_counters, read_engines
 from phonolith.sim.rtl.library import PROTOCOL_TEXT, Harness, Settings
-from phonolith.sim.rtl.registers import Register, read_counters, read_engines
 
 START, CLEAR = 1, 2
 DONE_BIT, ERROR_BIT = 2, 4
@@ -159,13 +160,13 @@ class RtlMachine:
 
     def _start(self, program_address: int, args: tuple[int, ...], stalls_seed: int | None, log_writes: bool) -> None:
         harness = self._harness
-        harness.write(Register.CONTROL, CLEAR)
+        harness.write(registers.CONTROL, CLEAR)
         harness.begin(stalls_seed, log_writes)
-        harness.write(Register.PROGRAM, program_address)
+        harness.write(registers.PROGRAM, program_address)
         for index, value in enumerate((*args, 0, 0, 0, 0)[:4]):
-            harness.write(Register.ARGUMENT + 4 * index, value & 0xFFFFFFFF)
-        harness.write(Register.IRQ_ENABLE, 1)
-        harness.write(Register.CONTROL, START)
+            harness.write(registers.ARGUMENT_BASE + 4 * index, value & 0xFFFFFFFF)
+        harness.write(registers.IRQ_ENABLE, 1)
+        harness.write(registers.CONTROL, START)
 
     def _clock(self, max_cycles: int, quiet_cycles: int) -> tuple[float, int]:
         """Clock until irq; return CPU seconds and cycles clocked."""
@@ -183,7 +184,7 @@ class RtlMachine:
         report = self._harness.report()
         self._check_protocol(report)
         try:
-            state = {"status": self.read_register(Register.STATUS), **read_counters(self.read_register),
+            state = {"status": self.read_register(registers.STATUS), **read_counters(self.read_register),
                      **read_engines(self.read_register)}
         except PhonolithError as error:
             state = {"registers": error.message}
@@ -200,7 +201,7 @@ class RtlMachine:
                 f"{PROTOCOL_TEXT[report.protocol_kind]}.", "This is a fault of the hardware description.")
 
     def _result(self, image: np.ndarray, report, cpu_seconds: float, clocked: int, log_writes: bool) -> RunResult:
-        status = self.read_register(Register.STATUS)
+        status = self.read_register(registers.STATUS)
         writes = self._harness.write_log() if log_writes else None
         if writes is not None:
             writes["cycle"] -= np.uint64(report.start_cycle)
@@ -211,7 +212,7 @@ class RtlMachine:
         return RunResult(
             image=image, cycles=report.done_cycle - report.start_cycle, status=status,
             error_code=status >> 8 & 0xFF if status & ERROR_BIT else 0,
-            error_address=self.read_register(Register.ERROR_ADDRESS),
+            error_address=self.read_register(registers.ERROR_ADDRESS),
             counters=read_counters(self.read_register), engines=read_engines(self.read_register),
             dram_read_beats=report.read_beats, dram_write_beats=report.write_beats, bus_error=bus_error,
             simulated_cycles_per_second=clocked / max(cpu_seconds, 1e-9), cpu_seconds=cpu_seconds, writes=writes)
