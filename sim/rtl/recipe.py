@@ -56,13 +56,9 @@ class Recipe:
     def key(self) -> str:
         """Content hash of all of it, and of the code that makes it."""
         inputs = (part for item in sorted(self.inputs.items()) for part in item)
-        return content_key(*inputs, *self.verilator_arguments, *self.own_identity())
-
-    def own_identity(self) -> tuple[str | bytes, ...]:
-        """What the compiled library of Verilator depends on, too."""
-        program = self.program
-        return (program.output, program.main, *program.compile_flags, *program.link_flags, *self.tools.identity(),
-                *self.options.identity(), CODE)
+        program = json.dumps(asdict(self.program))
+        return content_key(*inputs, *self.verilator_arguments, program, *self.tools.identity(),
+                           *self.options.identity(), CODE)
 
     def build(self, store: BuildCache) -> Path:
         """Return the folder with the result and ``build.json``, made now unless ``store`` has it."""

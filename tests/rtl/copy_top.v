@@ -3,6 +3,7 @@
 //   bit 0: never finish            bit 1: FIXED burst            bit 2: `wlast` one beat early
 //   bit 3: issue 65 reads and accept no data for 100 cycles
 //   bit 4: report error code 7 instead of done
+//   bit 5: read the burst once more while writing, if it is longer than the time to its first beat
 // The engine counters hold what the pins saw: load.busy = cycles from the accepted read address to the first beat,
 // load.idle = cycles from the first to the last beat, array.busy = reads accepted before any data (bit 3),
 // store.busy = cycles from the last write beat to the response.
@@ -32,11 +33,12 @@ reg [31:0] argument [0:3];
 reg [31:0] program_address, irq_enable, error_address;
 reg [BUS-1:0] buffer [0:255];
 reg [8:0] beat;
-reg done, failed, address_sent;
+reg done, failed, address_sent, reread, answered;
 reg [7:0] error_code;
 reg [63:0] cycles;
 reg [31:0] reads, waited, first_beat, last_beat, response, read_beats, write_beats, since, early_reads;
 
+wire again = argument[3][5];
 wire hang = argument[3][0], fixed = argument[3][1], early_last = argument[3][2], many = argument[3][3];
 wire [8:0] count = argument[2][8:0];
 wire write_fire = s_axil_awvalid && s_axil_wvalid && !s_axil_bvalid;
@@ -55,8 +57,8 @@ assign m_axi_arlock = 0, m_axi_awlock = 0, m_axi_arcache = 0, m_axi_awcache = 0;
 assign m_axi_arprot = 0, m_axi_awprot = 0, m_axi_arqos = 0, m_axi_awqos = 0;
 assign m_axi_araddr = argument[0], m_axi_awaddr = argument[1];
 assign m_axi_arlen = count - 1, m_axi_awlen = count - 1;
-assign m_axi_arvalid = state == READ || (state == DATA && many && reads < 65);
-assign m_axi_rready = state == DATA && !(many && waited < 100);
+assign m_axi_arvalid = state == READ || (state == WRITE && again && !reread) || (state == DATA && many && reads < 65);
+assign m_axi_rready = state == WRITE || state == RESPONSE || state == DATA && !(many && waited < 100);
 assign m_axi_awvalid = state == WRITE && !address_sent;
 assign m_axi_wvalid = state == WRITE && beat < count;
 assign m_axi_wdata = buffer[beat[7:0]];
@@ -102,10 +104,11 @@ always @(posedge clk) begin
     if (state != IDLE) cycles <= cycles + 1;
     since <= since + 1;
     if (m_axi_arvalid && m_axi_arready) reads <= reads + 1;
+    if (m_axi_rvalid && m_axi_rready) read_beats <= read_beats + 1;
     case (state)
         IDLE: if (start) begin
             state <= count == 0 ? FINISHED : READ;
-            cycles <= 0; reads <= 0; waited <= 0; beat <= 0; read_beats <= 0; write_beats <= 0; address_sent <= 0;
+            cycles <= 0; reads <= 0; waited <= 0; beat <= 0; read_beats <= 0; write_beats <= 0; address_sent <= 0; reread <= 0; answered <= 0;
             first_beat <= 0; last_beat <= 0; response <= 0; since <= 0; done <= 0; failed <= 0; error_address <= 0;
         end
         READ: if (m_axi_arready) begin since <= 1; state <= DATA; end
@@ -113,7 +116,6 @@ always @(posedge clk) begin
             waited <= waited + 1;
             if (waited == 99) early_reads <= reads;
             if (m_axi_rvalid && m_axi_rready) begin
-                read_beats <= read_beats + 1;
                 buffer[beat[7:0]] <= m_axi_rdata;
                 beat <= beat + 1;
                 if (read_beats == 0) begin first_beat <= since; since <= 1; end
@@ -126,15 +128,19 @@ always @(posedge clk) begin
         end
         WRITE: begin
             if (m_axi_awready) address_sent <= 1;
+            if (m_axi_arready) reread <= 1;
             if (m_axi_wvalid && m_axi_wready) begin
                 write_beats <= write_beats + 1;
                 beat <= beat + 1;
                 since <= 1;
             end
             if (beat == count && address_sent) state <= RESPONSE;
-            if (m_axi_bvalid) begin response <= since; state <= FINISHED; end
+            if (m_axi_bvalid) begin response <= since; answered <= 1; end
         end
-        RESPONSE: if (m_axi_bvalid) begin response <= since; state <= FINISHED; end
+        RESPONSE: begin
+            if (m_axi_bvalid) begin response <= since; answered <= 1; end
+            if ((m_axi_bvalid || answered) && (!again || read_beats == 2 * count)) state <= FINISHED;
+        end
         FINISHED: if (!hang) begin
             state <= IDLE;
             if (argument[3][4]) begin failed <= 1; error_code <= 7; error_address <= 42; end
