@@ -1,0 +1,144 @@
+"""One lane of the vector engine: everything that happens to one column of a row."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from phonolith.hw import isa
+from phonolith.hw.layouts import packed_layout
+from phonolith.hw.requantize import Requantizer
+
+VALUE_BITS = 34
+LIMITS = {isa.Saturate.INT8: (-128, 127), isa.Saturate.UINT8: (0, 255), isa.Saturate.INT16: (-32768, 32767)}
+
+
+class VectorLane(wiring.Component):
+    """Steps 1 to 6 of VECTOR (``docs/isa.md``) for one column.
+
+    Latency: a value taken in stage 0 appears on ``value`` five cycles later (stage 5). One value per cycle.
+
+    ===== ==============================================================
+    stage work
+    ===== ==============================================================
+    0     take the accumulator (source DRAIN), or the scratchpad is read
+    1     select the source, add, select the factor
+    2     multiply
+    3     shift, round, add the bias
+    4     add the residual, saturate, read the table
+    5     ``value`` is valid
+    ===== ==============================================================
+
+    Members
+    -------
+    control : In(packed_layout(VECTOR_CONTROL))
+        Stable while any stage is occupied.
+    stages : In(6)
+        Bit k: stage k holds a row in this cycle. Registers of empty stages keep still.
+    accumulator : In(signed(32))
+        Stage 0.
+    word, low_byte, high_byte, half : In
+        Stage 1: this lane's int16, its byte in the low and high half of the word, and which half counts.
+    bias, multiplier, shift : In
+        Stage 1: parameters of the column.
+    addend : In(signed(32))
+        Stage 1: what every lane adds, unless the bias.
+    factor : In(packed_layout(FACTOR))
+        Stage 1: the factor of every lane, unless COLUMN or SQUARE.
+    residual : In(signed(16))
+        Stage 4.
+    table_index : Out(8)
+        Stage 4: entry to read.
+    table_entry : In(8)
+        Stage 5.
+    active : In(1)
+        Stage 5: the column exists.
+    value : Out(signed(34))
+        Stage 5: the result; 0 when inactive or empty.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "control": In(packed_layout(isa.VECTOR_CONTROL)), "stages": In(6), "accumulator": In(signed(32)),
+            "word": In(signed(16)), "low_byte": In(8), "high_byte": In(8), "half": In(1),
+            "bias": In(signed(32)), "multiplier": In(signed(isa.MULTIPLIER_BITS)), "shift": In(isa.SHIFT_BITS),
+            "addend": In(signed(32)), "factor": In(packed_layout(isa.FACTOR)), "residual": In(signed(16)),
+            "table_index": Out(8), "table_entry": In(8), "active": In(1), "value": Out(signed(VALUE_BITS)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.requantizer = requantizer = Requantizer()
+        m.d.comb += requantizer.enable.eq(self.stages[2:4])
+        accumulator = Signal(signed(32), reset_less=True)
+        with m.If(self.stages[0] & (self.control.source == isa.Source.DRAIN)):
+            m.d.sync += accumulator.eq(self.accumulator)
+        with m.If(self.stages[1]):
+            shifted = self.shifted_source(m, accumulator)
+            operands = self.operands(m, shifted)
+        for name, register in operands.items():
+            m.d.comb += getattr(requantizer, name).eq(register)
+        result = Signal(signed(VALUE_BITS), reset_less=True)
+        with m.If(self.stages[4]):
+            limited = self.limited(m, requantizer.y)
+            m.d.sync += result.eq(limited)
+            m.d.comb += self.table_index.eq(limited)
+        entry = Mux(self.control.table_signed, self.table_entry.as_signed(), self.table_entry)
+        with m.If(self.stages[5] & self.active):
+            m.d.comb += self.value.eq(Mux(self.control.table, entry, result))
+        return m
+
+    def shifted_source(self, m, accumulator: Signal) -> Signal:
+        """Steps 1 and 2: the source plus the addend, modulo 2^32."""
+        byte = Mux(self.half, self.high_byte, self.low_byte)
+        source = Signal(signed(32))
+        with m.Switch(self.control.source):
+            with m.Case(isa.Source.DRAIN):
+                m.d.comb += source.eq(accumulator)
+            with m.Case(isa.Source.SCRATCHPAD), m.Switch(self.control.source_width):
+                with m.Case(isa.Width.INT16):
+                    m.d.comb += source.eq(self.word)
+                with m.Case(isa.Width.INT8):
+                    m.d.comb += source.eq(byte.as_signed())
+                with m.Default():
+                    m.d.comb += source.eq(byte)
+        shifted = Signal(signed(32))
+        m.d.comb += shifted.eq(source + Mux(self.control.pre == isa.Pre.BIAS, self.bias, self.addend))
+        return shifted
+
+    def operands(self, m, shifted: Signal) -> dict[str, Signal]:
+        """Step 3: the registers in front of the requantizer, by its port names."""
+        x = Signal(signed(32), reset_less=True)
+        multiplier = Signal(signed(isa.MULTIPLIER_BITS), reset_less=True)
+        shift = Signal(isa.SHIFT_BITS, reset_less=True)
+        bias = Signal(signed(32), reset_less=True)
+        low = shifted[:isa.MULTIPLIER_BITS].as_signed()
+        m.d.sync += [x.eq(shifted), bias.eq(Mux(self.control.post_bias, self.bias, 0))]
+        with m.Switch(self.control.multiplier):
+            with m.Case(isa.Multiplier.COLUMN):
+                m.d.sync += [multiplier.eq(self.multiplier), shift.eq(self.shift)]
+            with m.Case(isa.Multiplier.SQUARE):
+                m.d.sync += [x.eq(low), multiplier.eq(low), shift.eq(0)]
+            with m.Default():
+                m.d.sync += [multiplier.eq(self.factor.multiplier), shift.eq(self.factor.shift)]
+        return {"x": x, "multiplier": multiplier, "shift": shift, "addend": bias}
+
+    def limited(self, m, y) -> Signal:
+        """Step 4 (residual) and step 5: the sum within its range."""
+        total = Signal(y.shape())
+        with m.If(self.control.residual):
+            m.d.comb += total.eq(saturate(y, *LIMITS[isa.Saturate.INT16]) + self.residual)
+        with m.Else():
+            m.d.comb += total.eq(y)
+        limited = Signal(signed(VALUE_BITS))
+        with m.Switch(self.control.saturate):
+            for mode, (low, high) in LIMITS.items():
+                with m.Case(mode):
+                    m.d.comb += limited.eq(saturate(total, low, high))
+            with m.Default():
+                m.d.comb += limited.eq(total)
+        return limited
+
+
+def saturate(value, low: int, high: int):
+    """Clip a signed value to ``low .. high``."""
+    return Mux(value < low, low, Mux(value > high, high, value))
