@@ -53,7 +53,7 @@ class FloatGraph:
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
-    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64)
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

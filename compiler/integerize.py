@@ -51,7 +51,8 @@ class Integerizer:
             self.nodes.append(getattr(self, f"_{node.op}")(node))
         scale = float(self.types.scales[self.graph.input])
         value = Value(self.graph.input, "int8", self.graph.tail, scale)
-        scales = {name: np.asarray(scale).tolist() for name, scale in self.types.scales.items()}
+        ids = {node.name for node in self.graph.nodes if node.op == "argmax"}
+        scales = {n: np.asarray(s).tolist() for n, s in self.types.scales.items() if n not in ids}
         metadata = metadata | {"input_scale": scale, "scales": scales}
         return Graph(name, (value,), tuple(self.nodes), (self.graph.output,), metadata)
 
@@ -84,6 +85,9 @@ class Integerizer:
 
     def _made(self, name: str) -> bool:
         return any(node.name == name for node in self.nodes)
+
+    def _scale(self, node: FloatNode) -> float:
+        return float(self.types.scales[node.name])
 
     def _node(self, node: FloatNode, op: str, inputs, constants=None, **attributes) -> Node:
         return Node(node.name, op, tuple(inputs), self.types.dtypes[node.name], constants or {}, attributes)
@@ -126,7 +130,7 @@ class Integerizer:
     def _layernorm(self, node: FloatNode) -> Node:
         x, _, x_scale = self.operand(node)
         gamma, beta = (node.constants[role].astype(np.float64) for role in ("gamma", "beta"))
-        width, y_scale = len(gamma), self.types.scales[node.name]
+        width, y_scale = len(gamma), self._scale(node)
         multiplier, gamma_shift = encode_multipliers(np.abs(gamma) / (NORMAL_STEPS * y_scale))
         mean_multiplier, mean_shift = encode_multiplier(1 / width)
         numerator, shift = encode_inverse_sqrt(math.sqrt(width) * NORMAL_STEPS)
@@ -143,7 +147,7 @@ class Integerizer:
 
     def _scores(self, node: FloatNode) -> Node:
         (q, _, q_scale), (k, _, k_scale) = self.operand(node, 0), self.operand(node, 1)
-        multiplier, shift = encode_multiplier(q_scale * k_scale / self.types.scales[node.name])
+        multiplier, shift = encode_multiplier(q_scale * k_scale / self._scale(node))
         heads = node.attributes["heads"]
         return self._node(node, "matmul", (q, k), multiplier=multiplier, shift=shift, transpose_b=True, heads=heads)
 
@@ -157,14 +161,14 @@ class Integerizer:
     def _context(self, node: FloatNode) -> Node:
         """The division by the sum of exponentials and the output's scale are one factor per row."""
         weights, (v, _, v_scale) = node.inputs[0], self.operand(node, 1)
-        numerator, shift = encode_reciprocal(v_scale / self.types.scales[node.name])
+        numerator, shift = encode_reciprocal(v_scale / self._scale(node))
         return self._node(
             node, "matmul", (weights, v), numerator=numerator, shift=shift, transpose_b=False, normalize=True,
             heads=node.attributes["heads"],
         )  # fmt: skip
 
     def _add(self, node: FloatNode) -> Node:
-        scale = float(self.types.scales[node.name])
+        scale = self._scale(node)
         return self._node(node, "add", [self.operand(node, position, scale)[0] for position in (0, 1)])
 
     def _argmax(self, node: FloatNode) -> Node:

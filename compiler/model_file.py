@@ -85,7 +85,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def save(path: str | Path, graph: Graph) -> None:
+def save(path: str | os.PathLike[str], graph: Graph) -> None:
     """Write ``graph`` as a model file; PhonolithError ``cannot-write`` when the folder refuses."""
     tensors = {
         f"{node.name}/{role}": np.ascontiguousarray(constant)
@@ -126,7 +126,7 @@ def read_header(path: Path) -> dict[str, str]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def load(path: str | Path) -> Graph:
+def load(path: str | os.PathLike[str]) -> Graph:
     """Read a model file.
 
     Raises PhonolithError: ``unknown-model`` (no such file), ``not-a-model``, ``model-version``,
@@ -191,7 +191,7 @@ def shipped_models() -> list[str]:
     return [file.stem for file in files if read_header(file).get("format") == FORMAT]
 
 
-def resolve(name_or_path: str | Path) -> Path:
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     """Return the file of a shipped model's name, or of a path; PhonolithError ``unknown-model`` if none."""
     shipped = checkpoints_folder() / f"{name_or_path}{SUFFIX}"
     for candidate in (Path(name_or_path), shipped):

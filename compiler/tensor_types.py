@@ -115,26 +115,26 @@ def choose_types(graph: FloatGraph, observed: dict[str, Observed], method: str) 
     scales: dict[str, float | np.ndarray] = dict(int16_scales(graph, dtypes, observed))
     scales[graph.input] = byte_scale(observed[graph.input], "int8", method)
     for node in graph.nodes:
-        if node.name in scales:
-            continue
         if node.op in VIEWS:
-            scales[node.name] = _view_scale(node, scales)
-            continue
-        slices = _disjoint_slices(graph, node)
-        scales[node.name] = byte_scale(observed[node.name], dtypes[node.name], method)
-        if slices:
-            scales[node.name] = np.empty(len(node.constants["bias"]))
-        for part in slices:
-            scale = byte_scale(observed[part.name], dtypes[node.name], method)
-            scales[node.name][part.attributes["start"] : part.attributes["stop"]] = scale
+            scales[node.name] = _view_scale(node, scales[node.inputs[0]])
+        elif node.name not in scales:
+            scales[node.name] = _own_scale(graph, node, dtypes[node.name], observed, method)
     return TensorTypes(dtypes, scales)
 
 
-def _view_scale(node: FloatNode, scales: dict) -> float | np.ndarray:
-    scale = scales[node.inputs[0]]
-    if np.ndim(scale) == 0:
-        return scale
-    return float(scale[node.attributes["start"]])
+def _view_scale(node: FloatNode, scale: float | np.ndarray) -> float | np.ndarray:
+    return float(scale[node.attributes["start"]]) if isinstance(scale, np.ndarray) else scale
+
+
+def _own_scale(graph: FloatGraph, node: FloatNode, dtype: str, observed, method: str) -> float | np.ndarray:
+    slices = _disjoint_slices(graph, node)
+    if not slices:
+        return byte_scale(observed[node.name], dtype, method)
+    scales = np.empty(len(node.constants["bias"]))
+    for part in slices:
+        columns = slice(part.attributes["start"], part.attributes["stop"])
+        scales[columns] = byte_scale(observed[part.name], dtype, method)
+    return scales
 
 
 def _disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:
@@ -143,4 +143,4 @@ def _disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:
     if node.op != "linear" or graph.output == node.name or any(r.op != "slice" for r in readers):
         return []
     covered = [c for r in readers for c in range(r.attributes["start"], r.attributes["stop"])]
-    return readers if sorted(covered) == list(range(len(node.constants["bias"]))) else []
+    return readers if readers and sorted(covered) == list(range(len(node.constants["bias"]))) else []

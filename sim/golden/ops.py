@@ -55,7 +55,7 @@ def matmul_plain(a, b, heads: int | None):
     return exact_matmul(a, b if heads is None else split_heads(b, heads))
 
 
-def matmul(a, b, *, dtype, shift, transpose_b, multiplier=None, numerator=None, normalize=False, heads=None):
+def matmul(a, b, *, dtype, shift, transpose_b, multiplier=0, numerator=0, normalize=False, heads=None):
     """Product of two run-time operands, requantized by a scalar or by the reciprocal of a's row sums."""
     acc = fit_int32((matmul_transposed if transpose_b else matmul_plain)(a, b, heads))
     if normalize:

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (after the skip)
 from torch.nn import functional as F  # noqa: E402
 
-from phonolith.compiler.frontend import import_module, supported_operators  # noqa: E402
+from phonolith.compiler.frontend import import_module  # noqa: E402
+from phonolith.compiler.torch_operators import supported_operators  # noqa: E402
 
 WIDTH, HEADS = 12, 3
 
@@ -150,6 +151,25 @@ def test_activations(activation):
     assert_same(FeedForward(activation).eval(), 9)
 
 
+class Computed(nn.Module):
+    """Weights that the module computes from its parameters, and a matrix on the right of ``@``."""
+
+    def __init__(self):
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(6, 10))
+        self.gain = nn.Parameter(torch.rand(6, 1))
+        self.matrix = nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, x):
+        weight = self.direction / self.direction.norm(dim=1, keepdim=True) * self.gain
+        return F.relu(F.linear(x, weight)) @ self.matrix
+
+
+def test_computed_weights_are_folded():
+    graph = assert_same(Computed().eval(), 9)
+    assert [node.op for node in graph.nodes] == ["linear", "function", "linear", "argmax"]
+
+
 def test_names_and_places():
     graph = imported(Attended(chunked))
     names = [node.name for node in graph.nodes]
@@ -201,7 +221,8 @@ REFUSED = {
         lambda self, x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
         "masks and grouped queries",
     ),
-    "aten.linear.default": (lambda self, x: F.linear(x, x[0]), "its weight is computed, not a parameter"),
+    "aten.matmul.default": (lambda self, x: self.linear.weight @ x.mT, "one operand is a constant"),
+    "aten.linear.default": (lambda self, x: F.linear(x, x[0]), "its weight depends on the input"),
 }
 
 
