@@ -20,7 +20,7 @@ def compile_(config, model: str, output: Path, frames: int) -> Result:
     """Compile a quantized model for the configured machine and an utterance length."""
     from phonolith.compiler import model_file, pipeline
 
-    program = pipeline.compile_model(model_file.load(model_file.resolve(model)), config, frames)
+    program = pipeline.compile_graph(model_file.load(model_file.resolve(model)), config, frames)
     program.save(output)
     return {"program": output, "frames": frames, **program.summary()}
 

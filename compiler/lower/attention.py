@@ -1,0 +1,172 @@
+"""attention: scores, exponentials and context of one row block after the other, nothing spilled to DRAM.
+
+The array computes the scores of block i+1 while the vector unit turns the scores of block i into exponentials,
+and then the context of block i. Blocks run across heads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from phonolith.compiler.allocate import Region, does_not_fit
+from phonolith.compiler.ir import Node
+from phonolith.compiler.lower.context import SATURATE, Lowering
+from phonolith.compiler.lower.matmul import by_rows, head_columns, transposed
+from phonolith.compiler.pack import tile_words
+from phonolith.compiler.views import View
+from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, Saturate, Source, Target
+
+MAXIMUM, SUM, FACTOR = range(3)
+
+
+def lower_attention(ctx: Lowering, node: Node) -> None:
+    """Emit all heads."""
+    ctx.load_table(node.constants["table"])
+    Attention(ctx, node).emit()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one head; ``first`` and ``last`` of its head."""
+
+    head: int
+    start: int
+    rows: int
+    first: bool
+    last: bool
+
+
+class Attention:
+    """Emits one attention node."""
+
+    def __init__(self, ctx: Lowering, node: Node):
+        self.ctx = ctx
+        self.node = node
+        self.q, self.k, self.v, self.y = (ctx.views[name] for name in (*node.inputs, node.name))
+        self.heads = node.attributes["scores"].get("heads", 1)
+        self.steps = self.k.shape[0]
+        self.depth = self.q.shape[1] // self.heads
+        self.width = self.v.shape[1] // self.heads
+        columns = ctx.config.columns
+        self.score_tiles = -(-self.steps // columns)
+        self.tile_columns, _ = transposed(ctx, self.v)
+        self.value_tiles = -(-self.width // self.tile_columns)
+        self.depth_words = tile_words(self.depth, ctx.config)
+        self.step_words = tile_words(self.steps, ctx.config)
+        self.exp_words = tile_words(self.score_tiles * columns, ctx.config)
+        self.block_rows = self.choose_rows()
+        self.values: dict[int, Region] = {}
+
+    def choose_rows(self) -> int:
+        """Return the rows per block: their scores stay in the scratchpad."""
+        rows = min(self.ctx.config.rows, self.ctx.operands.words // self.score_tiles)
+        if rows == 0:
+            raise does_not_fit(f"{self.ctx.user}: one row of scores", self.score_tiles, self.ctx.operands)
+        return rows
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the row blocks, head by head."""
+        rows = self.q.shape[0]
+        for head in range(self.heads):
+            for start in range(0, rows, self.block_rows):
+                count = min(self.block_rows, rows - start)
+                yield Block(head, start, count, start == 0, start + count == rows)
+
+    def emit(self) -> None:
+        """Emit the blocks, the scores of the next one before the context of this one."""
+        blocks = list(self.blocks())
+        self.multiply_scores(blocks[0])
+        self.drain_scores(blocks[0])
+        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+            if following:
+                self.multiply_scores(following)
+            self.exponentiate(block)
+            self.multiply_context(block)
+            if following:
+                self.drain_scores(following)
+            self.drain_context(block)
+
+    def multiply_scores(self, block: Block) -> None:
+        """Load the rows, and keys and values with a head's first block; multiply by the keys."""
+        ctx = self.ctx
+        if block.first:
+            self.keys = self.load_keys(block.head)
+            self.values[block.head] = self.load_values(block.head)
+        rows = head_columns(self.q, block.head, self.heads)
+        with ctx.take(ctx.activation, self.depth_words) as base:
+            ctx.emitter.load(
+                target=Target.ACTIVATION, address=rows.address + block.start * rows.strides[0], base=base,
+                row_words=self.depth_words, inner_count=block.rows, inner_stride=rows.strides[0],
+                segment_bytes=self.depth)
+            ctx.emitter.matmul(a_base=base, w_base=self.keys.low, w_tile_words=self.depth_words,
+                               column_tiles=self.score_tiles, k=self.depth)
+        if block.last:
+            ctx.weight.release(self.keys)
+
+    def load_keys(self, head: int) -> Region:
+        """Load the keys of a head, one per column."""
+        region = self.ctx.hold(self.ctx.weight, self.score_tiles * self.depth_words)
+        by_rows(self.ctx, head_columns(self.k, head, self.heads))(range(self.score_tiles), region.low)
+        return region
+
+    def load_values(self, head: int) -> Region:
+        """Load the values of a head, turned so that steps run along the inner dimension."""
+        region = self.ctx.hold(self.ctx.weight, self.value_tiles * self.step_words)
+        _, load_columns = transposed(self.ctx, head_columns(self.v, head, self.heads))
+        load_columns(range(self.value_tiles), region.low)
+        return region
+
+    def drain_scores(self, block: Block) -> None:
+        """Requantize the scores to int16 and find each row's maximum."""
+        ctx, a = self.ctx, self.node.attributes["scores"]
+        self.scores = ctx.hold(ctx.operands, block.rows * self.score_tiles)
+        ctx.emitter.vector(
+            rows=block.rows, columns=self.steps, source=Source.DRAIN, multiplier=Multiplier.IMMEDIATE,
+            factor=(a["multiplier"], a["shift"]), saturate=Saturate.INT16,
+            destination=Destination.SCRATCHPAD, destination_base=self.scores.low,
+            destination_pitch=self.score_tiles, reduce=Reduce.MAX, reduce_register=MAXIMUM)
+
+    def exponentiate(self, block: Block) -> None:
+        """Write the exponentials to the activation memory; leave the reciprocals of their sums."""
+        ctx, exp, context = self.ctx, self.node.attributes["exp"], self.node.attributes["context"]
+        self.exponentials = ctx.hold(ctx.activation, self.exp_words)
+        ctx.emitter.vector(
+            rows=block.rows, columns=self.steps, source=Source.SCRATCHPAD, source_base=self.scores.low,
+            source_pitch=self.score_tiles, pre=Pre.MINUS_ROW, row_register=MAXIMUM,
+            multiplier=Multiplier.IMMEDIATE, factor=(-exp["multiplier"], exp["shift"]),
+            saturate=Saturate.UINT8, table=True, destination=Destination.ACTIVATION,
+            destination_base=self.exponentials.low, destination_pitch=self.exp_words,
+            reduce=Reduce.SUM, reduce_register=SUM)
+        ctx.operands.release(self.scores)
+        ctx.emitter.rowop(function=RowFunction.RECIPROCAL, source_register=SUM, destination_register=FACTOR,
+                          rows=block.rows, factor=(context["numerator"], context["shift"]))
+
+    def multiply_context(self, block: Block) -> None:
+        """Multiply the exponentials by the values."""
+        values = self.values[block.head]
+        self.ctx.emitter.matmul(
+            a_base=self.exponentials.low, a_unsigned=True, w_base=values.low,
+            w_tile_words=self.step_words, column_tiles=self.value_tiles, k=self.steps)
+        self.ctx.activation.release(self.exponentials)
+        if block.last:
+            self.ctx.weight.release(values)
+
+    def drain_context(self, block: Block) -> None:
+        """Divide by the row sums and store, tile by tile where a strip is narrower than the array."""
+        width = self.width if self.tile_columns == self.ctx.config.columns else self.tile_columns
+        y = head_columns(self.y, block.head, self.heads)
+        for start in range(0, self.width, width):
+            columns = min(width, self.width - start)
+            self.drain_columns(block, y.slice(start, start + columns))
+
+    def drain_columns(self, block: Block, y: View) -> None:
+        """Requantize and store some columns."""
+        ctx = self.ctx
+        pitch = ctx.scratch_words(y.shape[-1], y.itemsize)
+        with ctx.take(ctx.results, block.rows * pitch) as result:
+            ctx.emitter.vector(
+                rows=block.rows, columns=y.shape[-1], source=Source.DRAIN, multiplier=Multiplier.ROW,
+                factor_register=FACTOR, saturate=SATURATE[y.dtype], destination=Destination.SCRATCHPAD,
+                destination_byte=y.itemsize == 1, destination_base=result, destination_pitch=pitch)
+            ctx.emitter.store(
+                address=y.address + block.start * y.strides[0], base=result, pitch=pitch,
+                inner_count=block.rows, inner_stride=y.strides[0], row_bytes=y.shape[-1] * y.itemsize)

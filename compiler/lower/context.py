@@ -1,0 +1,142 @@
+"""What every operator's lowering shares: the emitter, the memories, where tensors are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from phonolith.compiler.allocate import Dram, Region, Ring
+from phonolith.compiler.assembler import Emitter
+from phonolith.compiler.ir import Node
+from phonolith.compiler.views import Rows, View, packed_strides
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+from phonolith.hw.isa import Saturate, Target, Width
+
+SATURATE = {"int8": Saturate.INT8, "uint8": Saturate.UINT8, "int16": Saturate.INT16}
+WIDTH = {"int8": Width.INT8, "uint8": Width.UINT8, "int16": Width.INT16}
+
+
+class Lowering:
+    """State of code generation for one program.
+
+    Attributes
+    ----------
+    views : dict
+        Where each tensor is in DRAM.
+    node : Node
+        The node being lowered; errors name it.
+    constants : list
+        (address, uint8 array) of what the image holds besides inputs.
+    temporaries : list
+        Copies that no node names.
+    made : set
+        Names of tensors that the program computes, as opposed to graph inputs and their views.
+    activation, weight, parameter, results, operands : Ring
+        On-chip memories; ``results`` and ``operands`` are scratchpad banks 0 (what VECTOR makes) and 1 (what
+        LOAD brings).
+    """
+
+    def __init__(self, config: MachineConfig, views: dict[str, View], dram: Dram):
+        self.config = config
+        self.views = views
+        self.dram = dram
+        self.emitter = Emitter()
+        self.node: Node | None = None
+        self.constants: list[tuple[int, np.ndarray]] = []
+        self.temporaries: list[View] = []
+        self.made: set[str] = set()
+        bank = config.scratch_bank_depth
+        self.activation = Ring("activation", 0, config.activation_depth)
+        self.weight = Ring("weight", 0, config.weight_depth)
+        self.parameter = Ring("parameter", 0, config.parameter_depth)
+        self.results = Ring("scratchpad", 0, bank)
+        self.operands = Ring("scratchpad", bank, 2 * bank)
+        self._table: bytes | None = None
+
+    @property
+    def user(self) -> str:
+        """How errors call the current node."""
+        return f"node {self.node.name!r} ({self.node.op})" if self.node else "the program"
+
+    def constant(self, data: np.ndarray) -> int:
+        """Put bytes into DRAM and return their address."""
+        address = self.dram.take(data.size)
+        self.constants.append((address, data.reshape(-1)))
+        return address
+
+    @contextmanager
+    def take(self, ring: Ring, words: int) -> Iterator[int]:
+        """Give the base of ``words`` words of a memory until the end of the block."""
+        region = self.hold(ring, words)
+        yield region.low
+        ring.release(region)
+
+    def hold(self, ring: Ring, words: int) -> Region:
+        """Return words of a memory that the caller releases."""
+        return ring.take(words, self.user)
+
+    def scratch_words(self, columns: int, itemsize: int) -> int:
+        """Return the scratchpad words of a row of ``columns`` elements, as VECTOR writes them."""
+        chunks = -(-columns // self.config.columns)
+        return chunks if itemsize == 2 else -(-chunks // 2)
+
+    def load_rows(self, target: Target, rows: Rows, base: int, row_words: int) -> None:
+        """Load rows, one bank or ``row_words`` flat words after the other."""
+        self.emitter.load(
+            target=target, address=rows.address, base=base, row_words=row_words,
+            outer_count=rows.outer_count, outer_stride=rows.outer_stride, inner_count=rows.inner_count,
+            inner_stride=rows.inner_stride, segment_count=rows.segment_count,
+            segment_stride=rows.segment_stride, segment_bytes=rows.segment_bytes)
+
+    def store_rows(self, rows: Rows, base: int, pitch: int) -> None:
+        """Store scratchpad rows ``pitch`` words apart."""
+        self.emitter.store(
+            address=rows.address, base=base, pitch=pitch, outer_count=rows.outer_count,
+            outer_stride=rows.outer_stride, inner_count=rows.inner_count, inner_stride=rows.inner_stride,
+            row_bytes=rows.segment_bytes)
+
+    def load_block(self, target: Target, address: int, size: int, base: int, bank_per_word: bool = False) -> None:
+        """Load contiguous bytes."""
+        self.emitter.load(target=target, address=address, base=base, segment_bytes=size,
+                          bank_per_word=bank_per_word)
+
+    def load_table(self, table: np.ndarray) -> None:
+        """Make the vector unit's table hold 256 bytes."""
+        data = np.ascontiguousarray(table).view(np.uint8)
+        if data.tobytes() != self._table:
+            self.load_block(Target.TABLE, self.constant(data), 256, 0)
+            self._table = data.tobytes()
+
+    def temporary(self, like: View, frame_rows: int = 0, frame_bytes: int = 0) -> View:
+        """Allocate DRAM for a copy of a tensor; a frame stays zero."""
+        view = place(self.dram, like.shape, like.dtype, self.config, frame_rows, frame_bytes)
+        self.temporaries.append(view)
+        return view
+
+    def unsupported(self, what: str) -> PhonolithError:
+        """Build the error for something the machine cannot do."""
+        return PhonolithError("unsupported-operator", f"{self.user}: {what}.", "Change the graph.")
+
+
+def place(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig, frame_rows: int = 0,
+          frame_bytes: int = 0) -> View:
+    """Allocate a tensor; rows of the leading dimension start on bus words, the frame lies around them."""
+    view = View(0, shape, (), dtype, frame_rows, frame_bytes)
+    strides = packed_strides(shape, view.itemsize)
+    if len(shape) > 1:
+        pitch = align(strides[0] + frame_bytes, config.bus_bytes)
+        strides = (pitch, *strides[1:])
+    before = frame_rows * strides[0] + align(frame_bytes, config.bus_bytes)
+    after = (frame_rows + 1) * strides[0] + frame_bytes
+    size = before + (shape[0] - 1) * strides[0] + after
+    address = dram.take(size)
+    if before:
+        dram.zeros.append((address, address + size))
+    return replace(view, address=address + before, strides=strides)
+
+
+def align(size: int, unit: int) -> int:
+    """Round up to a multiple of ``unit``."""
+    return -(-size // unit) * unit

@@ -1,0 +1,189 @@
+"""Matrix products: the one schedule behind linear, conv2d and matmul."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from phonolith.compiler.allocate import Region, Ring
+from phonolith.compiler.lower.context import SATURATE, Lowering
+from phonolith.compiler.pack import tile_words
+from phonolith.compiler.tile import ProductSize, Step, plan_product
+from phonolith.compiler.views import Block, Rows
+from phonolith.hw.errors import PhonolithError
+from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
+
+LoadColumns = Callable[[range, int], None]
+PARAMETER_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Product:
+    """``y = saturate(requantize(a b + bias) (+ residual))`` on rows in DRAM.
+
+    ``load_columns(tiles, base)`` emits the LOADs of column tiles to weight word ``base``; a tile holds
+    ``tile_columns`` columns. ``parameters`` is the DRAM address of 8 bytes per column, or None: then
+    ``factor`` is (multiplier, shift), or ``prepare(rows)`` leaves row factors of a block of at most
+    ``most_rows`` rows in ``factor_register``. ``rows_ready``: a is there from the start, not computed before.
+    """
+
+    a: Rows
+    a_unsigned: bool
+    k: int
+    columns: int
+    tile_columns: int
+    load_columns: LoadColumns
+    y: Rows
+    dtype: str
+    parameters: int | None = None
+    factor: tuple[int, int] = (0, 0)
+    residual: Rows | None = None
+    prepare: Callable[[Rows], None] | None = None
+    factor_register: int = 0
+    most_rows: int | None = None
+    rows_ready: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per result."""
+        return 2 if self.dtype == "int16" else 1
+
+    @property
+    def multiplier(self) -> Multiplier:
+        """Where the requantizer's factor comes from."""
+        if self.parameters is not None:
+            return Multiplier.COLUMN
+        return Multiplier.ROW if self.prepare else Multiplier.IMMEDIATE
+
+    def column_range(self, tiles: range) -> range:
+        """Return the columns of some tiles."""
+        return range(tiles.start * self.tile_columns, min(tiles.stop * self.tile_columns, self.columns))
+
+
+class Resident:
+    """What of one operand is on chip: a region for the current group, loaded piece by piece."""
+
+    def __init__(self, ctx: Lowering, ring: Ring):
+        self.ctx = ctx
+        self.ring = ring
+        self.region: Region | None = None
+        self.group: object = None
+        self.loaded: set = set()
+
+    def enter(self, group: object, words: int) -> int:
+        """Make room for ``group``, giving up the previous one; return its base."""
+        if self.region is None or self.group is not group:
+            self.leave()
+            self.region = self.ctx.hold(self.ring, words)
+            self.group = group
+        return self.region.low
+
+    def leave(self) -> None:
+        """Give up the region."""
+        if self.region is not None:
+            self.ring.release(self.region)
+        self.region = None
+        self.loaded = set()
+
+    def is_new(self, part: object) -> bool:
+        """Tell whether a part has not been loaded yet, and remember it."""
+        known = part in self.loaded
+        self.loaded.add(part)
+        return not known
+
+
+class ProductSchedule:
+    """Emits one product."""
+
+    def __init__(self, ctx: Lowering, product: Product):
+        self.ctx = ctx
+        self.product = product
+        self.words = tile_words(product.k, ctx.config)
+        self.rows = Resident(ctx, ctx.activation)
+        self.weights = Resident(ctx, ctx.weight)
+        self.parameters = Resident(ctx, ctx.parameter)
+
+    def emit(self) -> None:
+        """Emit all steps."""
+        p = self.product
+        size = ProductSize(p.a.outer_count, p.a.inner_count, p.columns, p.k, p.tile_columns, p.itemsize == 1,
+                           p.parameters is not None, p.most_rows or p.a.count)
+        self.check_room()
+        for step in plan_product(size, self.ctx.config, first_small=p.rows_ready).steps():
+            w_base = self.enter_columns(step)
+            a_base = self.enter_rows(step)
+            self.emit_step(step, a_base, w_base)
+        for resident in (self.rows, self.weights, self.parameters):
+            resident.leave()
+
+    def check_room(self) -> None:
+        """Refuse an inner dimension that does not fit the operand memories."""
+        for ring in (self.ctx.activation, self.ctx.weight):
+            if self.words > ring.words:
+                raise PhonolithError(
+                    "does-not-fit",
+                    f"{self.ctx.user}: an inner dimension of {self.product.k} needs {self.words} words of each "
+                    f"{ring.name} bank; {ring.words} are available.",
+                    f"Configure a larger {ring.name} memory, or split the operator.")
+
+    def enter_columns(self, step: Step) -> int:
+        """Load the weights and parameters of a step, as far as they are not there; return the weights' base."""
+        group, p = step.column_group, self.product
+        base = self.weights.enter(group, len(group) * self.words)
+        if p.parameters is not None:
+            parameter_base = self.parameters.enter(group, len(group))
+            if self.parameters.is_new(group):
+                columns = p.column_range(group)
+                self.ctx.load_block(Target.PARAMETER, p.parameters + columns.start * PARAMETER_BYTES,
+                                    len(columns) * PARAMETER_BYTES, parameter_base)
+        wanted = step.tiles if p.rows_ready else group
+        missing = [tile for tile in wanted if self.weights.is_new(tile)]
+        if missing:
+            p.load_columns(range(missing[0], missing[-1] + 1), base + (missing[0] - group.start) * self.words)
+        return base + (step.tiles.start - group.start) * self.words
+
+    def enter_rows(self, step: Step) -> int:
+        """Load the rows of a step if they are not there; return their base."""
+        offsets, total = {}, 0
+        for block in step.row_group:
+            offsets[block] = total
+            total += self.row_tiles(block) * self.words
+        base = self.rows.enter(step.row_group, total) + offsets[step.block]
+        if self.rows.is_new(step.block):
+            self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(step.block), base, self.words)
+        return base
+
+    def row_tiles(self, block: Block) -> int:
+        """Return the row tiles of a block."""
+        return -(-block.rows // self.ctx.config.rows)
+
+    def emit_step(self, step: Step, a_base: int, w_base: int) -> None:
+        """Emit MATMUL, VECTOR and STORE of a step, with the residual's LOAD in front."""
+        p, ctx, rows = self.product, self.ctx, step.block.rows
+        columns = p.column_range(step.tiles)
+        pitch = ctx.scratch_words(len(columns), p.itemsize)
+        if p.prepare:
+            p.prepare(p.a.block(step.block))
+        residual_words = rows * len(step.tiles) if p.residual else 0
+        with ctx.take(ctx.operands, residual_words) as residual, ctx.take(ctx.results, rows * pitch) as result:
+            if p.residual:
+                wanted = p.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
+                ctx.load_rows(Target.SCRATCHPAD, wanted, residual, len(step.tiles))
+            ctx.emitter.matmul(
+                a_base=a_base, a_tile_words=self.words, w_base=w_base, w_tile_words=self.words,
+                row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k,
+                a_unsigned=p.a_unsigned)
+            self.emit_vector(step, len(columns), residual, result, pitch)
+            stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
+            ctx.store_rows(stored.block(step.block), result, pitch)
+
+    def emit_vector(self, step: Step, columns: int, residual: int, result: int, pitch: int) -> None:
+        """Emit the VECTOR that takes a step's tiles."""
+        p = self.product
+        with_parameters = p.parameters is not None
+        parameter_base = self.parameters.region.low if self.parameters.region else 0
+        self.ctx.emitter.vector(
+            rows=step.block.rows, columns=columns, source=Source.DRAIN,
+            pre=Pre.BIAS if with_parameters else Pre.NONE, multiplier=p.multiplier, factor=p.factor,
+            parameter_base=parameter_base + step.tiles.start - step.column_group.start if with_parameters else 0,
+            factor_register=p.factor_register, residual=p.residual is not None, residual_base=residual,
+            residual_pitch=len(step.tiles), saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD,
+            destination_byte=p.itemsize == 1, destination_base=result, destination_pitch=pitch)

@@ -1,0 +1,194 @@
+"""A compiled program: instruction words and the DRAM image they work on."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from phonolith.compiler.disassembler import count_instructions
+from phonolith.compiler.ir import DTYPES
+from phonolith.compiler.model_file import read_header, write_atomically
+from phonolith.compiler.views import View
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+
+FORMAT = "phonolith-program"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Region:
+    """Program words ``start .. stop`` (exclusive) that compute one node."""
+
+    node: str
+    op: str
+    start: int
+    stop: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a machine of configuration ``config_hash`` runs for inputs of one length.
+
+    Attributes
+    ----------
+    words : np.ndarray
+        uint32, the configuration's hash word first.
+    constants : tuple
+        (address, uint8 array): weights, parameters, tables.
+    inputs, tensors : dict
+        Where the graph inputs and every node's output are.
+    temporaries : tuple
+        What the program writes besides.
+    zeros : tuple
+        (low, high): bytes that must be zero at the start, apart from tensors and inputs in them.
+    size : int
+        Bytes of DRAM, without the program itself.
+    regions : tuple
+        Word ranges of the nodes, in program order.
+    """
+
+    config_hash: str
+    name: str
+    frames: int
+    words: np.ndarray
+    constants: tuple[tuple[int, np.ndarray], ...]
+    inputs: dict[str, View]
+    tensors: dict[str, View]
+    outputs: tuple[str, ...]
+    size: int
+    regions: tuple[Region, ...]
+    temporaries: tuple[View, ...] = ()
+    zeros: tuple[tuple[int, int], ...] = ()
+    metadata: dict = field(default_factory=dict)
+
+    def check_machine(self, config: MachineConfig) -> None:
+        """Refuse a machine other than the one compiled for."""
+        if config.hash != self.config_hash:
+            raise PhonolithError(
+                "wrong-configuration",
+                f"program {self.name!r} was compiled for configuration {self.config_hash}, not {config.hash} "
+                f"(array {config.array}).",
+                "Compile the model again for this configuration, or choose the configuration it was compiled for.")
+
+    def image(self, inputs: dict[str, np.ndarray], canary_seed: int | None = None) -> np.ndarray:
+        """Return the DRAM image, uint8 ``[size]``, with constants and inputs in place.
+
+        Everything else is zero, or with ``canary_seed`` random wherever a correct program does not care.
+
+        Raises
+        ------
+        PhonolithError
+            ``wrong-input``, when an input is missing or has another dtype or shape.
+        """
+        image = np.zeros(self.size, np.uint8)
+        if canary_seed is not None:
+            image[:] = np.random.default_rng(canary_seed).integers(0, 256, self.size, np.uint8)
+        for low, high in self.zeros:
+            image[low:high] = 0
+        for address, data in self.constants:
+            image[address:address + data.size] = data
+        for name, view in self.inputs.items():
+            view.write(image, self._checked_input(name, inputs))
+        return image
+
+    def _checked_input(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        view, tensor = self.inputs[name], inputs.get(name)
+        if tensor is None or tensor.shape != view.shape or tensor.dtype != DTYPES[view.dtype]:
+            given = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+            raise PhonolithError(
+                "wrong-input",
+                f"input {name!r} of program {self.name!r} must be {view.dtype} {list(view.shape)}, not {given}.",
+                "Compile the model for this number of frames.")
+        return tensor
+
+    def read(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Return the tensor called ``name`` (a node or an input) from a DRAM image."""
+        return (self.tensors | self.inputs)[name].read(image)
+
+    def writable(self) -> np.ndarray:
+        """Return a mask, bool ``[size]``, of the bytes that the program may change."""
+        mask = np.zeros(self.size, bool)
+        for view in (*self.tensors.values(), *self.temporaries):
+            view.bytes_in(mask)[:] = True
+        for view in self.inputs.values():
+            view.bytes_in(mask)[:] = False
+        return mask
+
+    def stray_writes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return the addresses outside the program's tensors that changed between two images."""
+        return np.flatnonzero((before != after[:self.size]) & ~self.writable())
+
+    def summary(self) -> dict:
+        """Return what `phonolith compile` prints."""
+        return {
+            "words": len(self.words),
+            "instructions": count_instructions(self.words),
+            "dram_bytes": self.size,
+            "constant_bytes": sum(data.size for _, data in self.constants),
+            "macs": sum(region.macs for region in self.regions),
+            "tensors": len(self.tensors),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the program to one safetensors file."""
+        tensors = {"words": self.words} | {f"constant/{a}": data for a, data in self.constants}
+        document = {
+            "config_hash": self.config_hash, "name": self.name, "frames": self.frames, "size": self.size,
+            "inputs": {name: asdict(view) for name, view in self.inputs.items()},
+            "tensors": {name: asdict(view) for name, view in self.tensors.items()},
+            "temporaries": [asdict(view) for view in self.temporaries],
+            "outputs": self.outputs, "zeros": self.zeros, "metadata": self.metadata,
+            "regions": [asdict(region) for region in self.regions],
+        }
+        header = {"format": FORMAT, "version": str(VERSION), "program": json.dumps(document, sort_keys=True)}
+        write_atomically(Path(path), safetensors.numpy.save(tensors, header))
+
+
+def load(path: str | Path, config: MachineConfig | None = None) -> Program:
+    """Read a program file, for a machine if one is given.
+
+    Raises PhonolithError ``not-a-program`` or ``wrong-configuration``.
+    """
+    header = read_header(Path(path))
+    if header.get("format") != FORMAT or header.get("version") != str(VERSION):
+        raise not_a_program(path, f"is no Phonolith program of version {VERSION}")
+    try:
+        program = from_parts(json.loads(header["program"]), safetensors.numpy.load(Path(path).read_bytes()))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        raise not_a_program(path, "is damaged") from None
+    if config is not None:
+        program.check_machine(config)
+    return program
+
+
+def not_a_program(path: str | Path, what: str) -> PhonolithError:
+    """Return the error for a file that holds no usable program."""
+    return PhonolithError("not-a-program", f"{path} {what}.", "Make one with `phonolith compile`.")
+
+
+def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
+    """Return the program of a file's JSON document and tensors."""
+    constants = sorted((int(name.partition("/")[2]), data)
+                       for name, data in tensors.items() if name.startswith("constant/"))
+    return Program(
+        config_hash=document["config_hash"], name=document["name"], frames=document["frames"],
+        words=tensors["words"], constants=tuple(constants), size=document["size"],
+        inputs=views(document["inputs"]), tensors=views(document["tensors"]),
+        outputs=tuple(document["outputs"]), regions=tuple(Region(**r) for r in document["regions"]),
+        temporaries=tuple(view(entry) for entry in document["temporaries"]),
+        zeros=tuple((low, high) for low, high in document["zeros"]), metadata=document["metadata"])
+
+
+def views(entries: dict[str, dict]) -> dict[str, View]:
+    """Return the views of a JSON document by name."""
+    return {name: view(entry) for name, entry in entries.items()}
+
+
+def view(entry: dict) -> View:
+    """Return the view of a JSON document."""
+    return View(**entry | {"shape": tuple(entry["shape"]), "strides": tuple(entry["strides"])})

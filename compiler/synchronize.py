@@ -1,0 +1,159 @@
+"""Semaphores: make engines that run at the same time give the result of program order.
+
+The pass reads an assembled straight-line program without semaphores, finds for every instruction the latest
+instruction of each other engine that touches the same words (one of the two writing), and adds a wait and a
+signal on the semaphore of that pair of engines, unless earlier waits already imply the order. Tokens of one pair
+are used in order, so the i-th wait on a semaphore is for its i-th signal.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from phonolith.compiler.assembler import ENGINES, SEMAPHORES
+from phonolith.compiler.disassembler import Resolved, trace
+from phonolith.compiler.footprint import Access, Memory, accesses
+from phonolith.hw import isa
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import Queue
+
+# A signal may be this many tokens ahead of its semaphore's waits before it waits for them in turn.
+TOKENS_AHEAD = 32
+NEVER = -1
+# Component of a clock that counts STOREs whose data are known to be in DRAM; engines use their Queue number.
+FENCED = 0
+Clock = tuple[int, ...]
+
+
+class History:
+    """Accesses to one memory so far, as growing arrays."""
+
+    def __init__(self):
+        self.rows = np.zeros((64, 5), np.int64)
+        self.count = 0
+
+    def append(self, index: int, queue: Queue, access: Access) -> None:
+        """Remember an access by instruction ``index``."""
+        if self.count == len(self.rows):
+            self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
+        self.rows[self.count] = (access.low, access.high, queue, access.write, index)
+        self.count += 1
+
+    def conflicts(self, access: Access) -> dict[int, int]:
+        """Return per engine the latest instruction whose access must not overtake, or be overtaken by, this."""
+        low, high, queue, write, index = self.rows[:self.count].T
+        hit = (low < access.high) & (high > access.low) & ((write == 1) | access.write)
+        return {engine: int(index[hit & (queue == engine)].max())
+                for engine in set(queue[hit].tolist())}
+
+
+@dataclass
+class Pair:
+    """Tokens from one engine to another: (signalling, waiting) instruction indices, both ascending."""
+
+    tokens: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def last_signal(self) -> int:
+        """The latest instruction that signals."""
+        return self.tokens[-1][0] if self.tokens else NEVER
+
+
+class Synchronizer:
+    """State of the pass over one program; ``clocks[i]`` is what is known to be complete when i starts."""
+
+    def __init__(self, instructions: list[Resolved], config: MachineConfig):
+        self.instructions = instructions
+        self.config = config
+        self.histories = {memory: History() for memory in Memory}
+        self.pairs = {(p, c): Pair() for p in ENGINES for c in ENGINES if p != c}
+        self.clocks: list[Clock] = []
+        self.latest: dict[Queue, Clock] = {engine: (NEVER,) * (len(ENGINES) + 1) for engine in ENGINES}
+        self.fenced: set[int] = set()
+
+    def run(self) -> None:
+        """Visit every instruction in program order."""
+        for index, instruction in enumerate(self.instructions):
+            touched = accesses(instruction, self.config)
+            clock = self.synchronize(index, instruction.queue, touched)
+            self.clocks.append(clock)
+            self.latest[instruction.queue] = clock
+            for access in touched:
+                self.histories[access.memory].append(index, instruction.queue, access)
+
+    def synchronize(self, index: int, queue: Queue, touched: list[Access]) -> Clock:
+        """Add the tokens instruction ``index`` needs; return what is then known to be complete."""
+        clock = self.latest[queue]
+        stored, needs = self.needs(queue, touched)
+        if stored > clock[FENCED]:
+            clock = self.join(clock, self.fence(stored, index, queue))
+        for producer, needed in sorted(needs.items(), key=lambda item: -item[1]):
+            if needed > clock[producer]:
+                self.pairs[Queue(producer), queue].tokens.append((needed, index))
+                clock = self.join(clock, needed)
+        return clock
+
+    def needs(self, queue: Queue, touched: list[Access]) -> tuple[int, dict[int, int]]:
+        """Return the latest STORE whose DRAM data are read, and per engine the latest conflicting instruction."""
+        stored, needs = NEVER, self.back_pressure(queue)
+        for access in touched:
+            for engine, index in self.histories[access.memory].conflicts(access).items():
+                if engine == queue:
+                    continue
+                if access.memory is Memory.DRAM and engine == Queue.STORE:
+                    stored = max(stored, index)
+                else:
+                    needs[engine] = max(needs.get(engine, NEVER), index)
+        return stored, needs
+
+    def back_pressure(self, queue: Queue) -> dict[int, int]:
+        """Return per consumer the wait that keeps this engine's signals from running too far ahead."""
+        waits = {consumer: pair.tokens for (producer, consumer), pair in self.pairs.items() if producer == queue}
+        return {int(consumer): tokens[-TOKENS_AHEAD][1]
+                for consumer, tokens in waits.items() if len(tokens) >= TOKENS_AHEAD}
+
+    def fence(self, stored: int, index: int, queue: Queue) -> int:
+        """Make ``queue`` wait until STORE ``stored`` is in DRAM; return the STORE it has waited for then."""
+        tokens = self.pairs[Queue.STORE, queue].tokens
+        store = next((signal for signal, _ in tokens if signal >= stored), None)
+        if store is None:
+            store = stored
+            tokens.append((store, index))
+        self.fenced.add(store)
+        return store
+
+    def join(self, clock: Clock, index: int) -> Clock:
+        """Add to a clock that instruction ``index`` is complete, and all that this implies."""
+        queue = self.instructions[index].queue
+        known = [max(pair) for pair in zip(clock, self.clocks[index], strict=True)]
+        known[queue] = max(known[queue], index)
+        if index in self.fenced:
+            known[FENCED] = max(known[FENCED], index)
+        return tuple(known)
+
+
+def synchronize(words: np.ndarray, config: MachineConfig) -> np.ndarray:
+    """Return a straight-line program with the semaphores and fences it needs.
+
+    Raises ValueError when the program branches or already uses semaphores.
+    """
+    instructions = trace(words)
+    positions = [instruction.position for instruction in instructions]
+    if len(set(positions)) != len(positions) or any(i.wait or i.signal for i in instructions):
+        raise ValueError("only straight-line programs without semaphores can be synchronized")
+    state = Synchronizer(instructions, config)
+    state.run()
+    return patch(words.copy(), state)
+
+
+def patch(words: np.ndarray, state: Synchronizer) -> np.ndarray:
+    """Set wait and signal masks and fences in the program's words."""
+    low = {name: isa.HEADER[name][0] for name in ("wait", "signal")}
+    for (producer, consumer), pair in state.pairs.items():
+        semaphore = SEMAPHORES.index(f"{producer.name}_{consumer.name}")
+        for signal, wait in pair.tokens:
+            words[state.instructions[signal].position] |= np.uint32(1 << low["signal"] + semaphore)
+            words[state.instructions[wait].position] |= np.uint32(1 << low["wait"] + semaphore)
+    for index in state.fenced:
+        words[state.instructions[index].position + 1] |= np.uint32(1 << isa.STORE_CONTROL["fence"][0])
+    return words

@@ -1,0 +1,160 @@
+"""Tensors in DRAM: strided views, and the row loops of LOAD and STORE over them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from phonolith.compiler.ir import DTYPES
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor in DRAM: ``strides`` in bytes; the last dimension is contiguous.
+
+    ``frame_rows`` rows before and after the leading dimension, and ``frame_bytes`` bytes before and after each
+    of its rows, are zero and stay so: the padding of convolutions that read the tensor.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    frame_rows: int = 0
+    frame_bytes: int = 0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return np.dtype(DTYPES[self.dtype]).itemsize
+
+    def read(self, image: np.ndarray) -> np.ndarray:
+        """Return a copy of the tensor in ``image`` (uint8)."""
+        return np.ascontiguousarray(self.bytes_in(image)).view(DTYPES[self.dtype])[..., 0]
+
+    def write(self, image: np.ndarray, tensor: np.ndarray) -> None:
+        """Put ``tensor`` into ``image``."""
+        data = np.ascontiguousarray(tensor, dtype=DTYPES[self.dtype])
+        self.bytes_in(image)[:] = data[..., None].view(np.uint8)
+
+    def bytes_in(self, image: np.ndarray) -> np.ndarray:
+        """Return the view's bytes in ``image``, ``[*shape, itemsize]``, writable."""
+        return np.lib.stride_tricks.as_strided(
+            image[self.address:], (*self.shape, self.itemsize), (*self.strides, 1))
+
+    def slice(self, start: int, stop: int) -> "View":
+        """Return columns ``start`` .. ``stop`` of the last dimension."""
+        return replace(self, address=self.address + start * self.strides[-1], frame_rows=0, frame_bytes=0,
+                       shape=(*self.shape[:-1], stop - start))
+
+    def at(self, index: int) -> "View":
+        """Return element ``index`` of the leading dimension."""
+        return View(self.address + index * self.strides[0], self.shape[1:], self.strides[1:], self.dtype)
+
+    def reshape(self, shape: tuple[int, ...]) -> "View | None":
+        """Return a view with other dimensions behind the leading one; None when its bytes do not allow it."""
+        if shape == self.shape:
+            return self
+        if not self.is_packed():
+            return None
+        return replace(self, shape=shape, strides=(self.strides[0], *packed_strides(shape[1:], self.itemsize)))
+
+    def is_packed(self) -> bool:
+        """Tell whether each element of the leading dimension is contiguous."""
+        tail = packed_strides(self.shape[1:], self.itemsize)
+        return all(size == 1 or stride == want
+                   for size, stride, want in zip(self.shape[1:], self.strides[1:], tail, strict=True))
+
+
+def packed_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return the byte strides of a contiguous tensor."""
+    return tuple(itemsize * math.prod(shape[i + 1:]) for i in range(len(shape)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in DRAM as LOAD and STORE walk them: two loops, and segments within a row."""
+
+    address: int
+    outer_count: int
+    outer_stride: int
+    inner_count: int
+    inner_stride: int
+    segment_bytes: int
+    segment_count: int = 1
+    segment_stride: int = 0
+
+    @property
+    def count(self) -> int:
+        """Rows in all."""
+        return self.outer_count * self.inner_count
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes per row."""
+        return self.segment_count * self.segment_bytes
+
+    def block(self, block: "Block") -> "Rows":
+        """Return the rows of a block."""
+        address = self.address + block.outer * self.outer_stride + block.inner * self.inner_stride
+        return replace(self, address=address, outer_count=block.outer_count, inner_count=block.inner_count)
+
+    def columns(self, start: int, size: int) -> "Rows":
+        """Return bytes ``start`` .. ``start + size`` of every row (rows of one segment)."""
+        return replace(self, address=self.address + start, segment_bytes=size)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of the two row loops."""
+
+    outer: int
+    outer_count: int
+    inner: int
+    inner_count: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in the block."""
+        return self.outer_count * self.inner_count
+
+
+def common_rows(*views: View) -> Iterator[tuple[Rows, ...]]:
+    """Yield, for views whose leading dimensions agree, their rows walked by the same two loops.
+
+    Adjacent dimensions are merged where all views allow it; dimensions beyond two give several results.
+    """
+    loops = merged_loops([v for v in views], len(views[0].shape) - 1)
+    while len(loops) < 2:
+        loops.insert(0, (1, (0,) * len(views)))
+    *extra, (outer, outer_strides), (inner, inner_strides) = loops
+    for index in np.ndindex(*(count for count, _ in extra)):
+        offsets = [sum(i * strides[v] for i, (_, strides) in zip(index, extra, strict=True))
+                   for v in range(len(views))]
+        yield tuple(Rows(view.address + offset, outer, outer_strides[v], inner, inner_strides[v],
+                         view.shape[-1] * view.itemsize)
+                    for v, (view, offset) in enumerate(zip(views, offsets, strict=True)))
+
+
+def merged_loops(views: list[View], dimensions: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Return (count, stride of each view) of the first ``dimensions`` dimensions, merged and without ones."""
+    loops: list[tuple[int, tuple[int, ...]]] = []
+    for axis in range(dimensions):
+        count, strides = views[0].shape[axis], tuple(v.strides[axis] for v in views)
+        if count == 1:
+            continue
+        if loops and all(wide == count * step for wide, step in zip(loops[-1][1], strides, strict=True)):
+            loops[-1] = (loops[-1][0] * count, strides)
+        else:
+            loops.append((count, strides))
+    return loops
+
+
+def flat_tails(*views: View) -> tuple[View, ...]:
+    """Merge the dimensions behind the leading one into columns as far as all views are contiguous."""
+    flat = list(views)
+    while len(flat[0].shape) > 2 and all(v.strides[-2] == v.shape[-1] * v.itemsize for v in flat):
+        flat = [replace(v, shape=(*v.shape[:-2], v.shape[-2] * v.shape[-1]),
+                        strides=(*v.strides[:-2], v.itemsize)) for v in flat]
+    return tuple(flat)
