@@ -76,9 +76,7 @@ OPERATORS = {
         constants={"table": "output"},
     ),
     "argmax": Operator("index of the row maximum", (("int8", "int16"),), outputs=("int16",)),
-    "slice": Operator(
-        "view of columns start .. stop of the last axis", (ANY,), (), attributes=("start", "stop")
-    ),
+    "slice": Operator("view of columns start .. stop of the last axis", (ANY,), (), attributes=("start", "stop")),
     "reshape": Operator("view with other dimensions after time", (ANY,), (), attributes=("tail",)),
 }
 

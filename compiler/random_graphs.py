@@ -94,9 +94,7 @@ class Builder:
     def rescale(self, x: Tensor, dtype: str) -> Tensor:
         """Append a change of scale and dtype."""
         multiplier, shift = self.factor(x.rms, dtype)
-        return self.append(
-            "rescale", (x,), dtype, x.shape, settled_rms(dtype), multiplier=multiplier, shift=shift
-        )
+        return self.append("rescale", (x,), dtype, x.shape, settled_rms(dtype), multiplier=multiplier, shift=shift)
 
     def layernorm(self, x: Tensor, dtype: str) -> Tensor:
         """Append a layer normalization of an int16 tensor."""
@@ -126,9 +124,7 @@ class Builder:
 
     def slice(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Append a view of some columns."""
-        return self.append(
-            "slice", (x,), x.dtype, (*x.shape[:-1], stop - start), x.rms, start=start, stop=stop
-        )
+        return self.append("slice", (x,), x.dtype, (*x.shape[:-1], stop - start), x.rms, start=start, stop=stop)
 
     def reshape(self, x: Tensor, *tail: int) -> Tensor:
         """Append a view with another tail."""
@@ -151,9 +147,7 @@ class Builder:
         """Return ``x`` as an 8-bit tensor: itself, normalised or rescaled."""
         if x.dtype != "int16":
             return x
-        return (
-            self.layernorm(x, "int8") if self.chance(0.6) else self.rescale(x, self.choose("int8", "uint8"))
-        )
+        return self.layernorm(x, "int8") if self.chance(0.6) else self.rescale(x, self.choose("int8", "uint8"))
 
 
 def settled_rms(dtype: str) -> float:
@@ -200,9 +194,7 @@ def conv_block(b: Builder, x: Tensor) -> Tensor:
     time, frequency = ((size + 2 * pad - k) // step + 1 for size, pad, k, step in sizes)
     constants = b.channel_constants(filters, (*kernel, channels), x.rms, dtype)
     shape = (time, frequency, filters)
-    y = b.append(
-        "conv2d", (image,), dtype, shape, settled_rms(dtype), constants, stride=stride, padding=padding
-    )
+    y = b.append("conv2d", (image,), dtype, shape, settled_rms(dtype), constants, stride=stride, padding=padding)
     return b.reshape(y, frequency * filters)
 
 
@@ -223,9 +215,7 @@ def attention_block(b: Builder, x: Tensor) -> Tensor:
     )  # fmt: skip
     multiplier, shift = encode_multiplier(b.integer(50, 500) / 4 / scores.rms)
     tables = {"table": exponential_table(b.integer(5, 60) / 1000)}
-    exp = b.append(
-        "softmax_exp", (scores,), "uint8", scores.shape, 255, tables, multiplier=multiplier, shift=shift
-    )
+    exp = b.append("softmax_exp", (scores,), "uint8", scores.shape, 255, tables, multiplier=multiplier, shift=shift)
     numerator, shift = encode_reciprocal(b.integer(10, 30) / 10)
     return b.append(
         "matmul", (exp, v), "int8", (frames, width), TARGET_RMS["int8"],

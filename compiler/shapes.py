@@ -117,9 +117,7 @@ def minimum_frames(graph: Graph) -> int:
     for frames in range(1, MAX_FRAMES + 1):
         if _shapes_until_empty(graph, frames)[1] is None:
             return frames
-    raise PhonolithError(
-        "invalid-graph", f"{graph.name!r} has no output at {MAX_FRAMES} frames.", "Check its strides."
-    )
+    raise PhonolithError("invalid-graph", f"{graph.name!r} has no output at {MAX_FRAMES} frames.", "Check its strides.")
 
 
 def infer_shapes(graph: Graph, frames: int) -> dict[str, Shape]:

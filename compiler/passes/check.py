@@ -60,9 +60,8 @@ def _check_dtypes(node: Node, operator: Operator, dtypes: list[str]) -> None:
 
 
 def _check_constants(node: Node, operator: Operator) -> None:
-    require(
-        set(node.constants) == set(operator.constants), node, f"its constants are {sorted(node.constants)}"
-    )
+    given, expected = sorted(node.constants), sorted(operator.constants)
+    require(given == expected, node, f"its constants are {given}, not {expected}")
     for role, dtype in operator.constants.items():
         constant, wanted = node.constants[role], node.dtype if dtype == "output" else dtype
         require(constant.dtype == DTYPES[wanted], node, f"{role} is {constant.dtype}, not {wanted}")

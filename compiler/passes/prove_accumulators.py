@@ -32,8 +32,7 @@ def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
 def _overflow(node: Node, channel: int, bound: int) -> PhonolithError:
     return PhonolithError(
         "accumulator-overflow",
-        f"node {node.name!r} ({node.op}), channel {channel}: a sum can reach {bound}, "
-        f"more than {INT32_MAX} (int32).",
+        f"node {node.name!r} ({node.op}), channel {channel}: a sum can reach {bound}, more than {INT32_MAX} (int32).",
         "Split the inner dimension, or use smaller weights or a smaller bias.",
     )
 
