@@ -1,0 +1,12 @@
+"""Configurations that the DMA engines are tested with: WB = C and 2C, powers of two and not, every bus width."""
+
+from phonolith.hw.config import MachineConfig
+
+MACHINES = {
+    f"{array}/{bus}": MachineConfig.load(array=array, bus_bits=bus, reads_outstanding=reads, writes_outstanding=writes)
+    for array, bus, reads, writes in (
+        ("16x16", 128, 64, 64), ("8x8", 128, 8, 8), ("12x20", 256, 64, 64), ("4x4", 64, 1, 1), ("5x24", 128, 64, 64),
+    )
+}
+# Enough transactions in flight to hide the latency of streams.
+STREAMING = [name for name, config in MACHINES.items() if config.reads_outstanding >= 8]
