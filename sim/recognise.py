@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph
+from phonolith.hw.errors import PhonolithError
 from phonolith.models.decode import words
 from phonolith.sim.golden.interpret import interpret
 
@@ -18,7 +19,11 @@ def quantize_features(graph: Graph, features: np.ndarray) -> np.ndarray:
 
 
 def transcript(graph: Graph, ids: np.ndarray) -> list[str]:
-    """Return the words that one token id per frame ``[T']`` spells in the model's vocabulary."""
+    """Return the words that one token id per frame ``[T']`` spells; PhonolithError without a vocabulary."""
+    if not graph.metadata.get("vocabulary"):
+        raise PhonolithError(
+            "model", f"model {graph.name!r} has no vocabulary.", "Quantize a model that was trained to spell words."
+        )
     return words(ids, graph.metadata["vocabulary"])
 
 

@@ -1,0 +1,41 @@
+"""The host's part: features to int8, ids to words; and the shipped model on real recordings."""
+
+import numpy as np
+import pytest
+
+from phonolith.compiler import model_file
+from phonolith.compiler.ir import Graph, Node, Value
+from phonolith.hw.errors import PhonolithError
+from phonolith.models.evaluate import evaluate
+from phonolith.sim.recognise import golden_recogniser, quantize_features, transcript
+
+GRAPH = Graph(
+    "g",
+    (Value("x", "int8", (3,), 0.5),),
+    (Node("ids", "argmax", ("x",), "int16"),),
+    ("ids",),
+    {"vocabulary": ["yes", "no"]},
+)
+
+
+def test_features_are_rounded_to_even_and_saturated():
+    steps = quantize_features(GRAPH, np.array([[0.25, 0.75, -0.3], [1000, -1000, 0]], np.float32))
+    assert steps.tolist() == [[0, 2, -1], [127, -128, 0]] and steps.dtype == np.int8
+
+
+def test_recogniser_collapses_ids():
+    rows = [[9, 0, 0], [0, 9, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9], [9, 9, 9]]
+    assert golden_recogniser(GRAPH)(np.array(rows, np.float32)) == ["yes", "yes", "no"]
+
+
+def test_a_model_without_words_cannot_spell():
+    with pytest.raises(PhonolithError, match="model 'g' has no vocabulary"):
+        transcript(Graph("g", (), (), ()), np.array([1]))
+
+
+def test_shipped_model_hears_real_recordings(fsdd):
+    name = "encoder-ctc-w8"
+    if name not in model_file.shipped_models():
+        pytest.skip(f"{name} is not in this checkout")
+    recognise = golden_recogniser(model_file.load(model_file.resolve(name)))
+    assert evaluate(recognise, fsdd, strings=100).errors.wer <= 0.06
