@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from phonolith.hw.config import MachineConfig
 from phonolith.sim.rtl.build import BuiltModel, build
 from phonolith.sim.rtl.cache import default_folder

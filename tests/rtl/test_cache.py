@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.rtl.build import build

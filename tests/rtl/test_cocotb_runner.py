@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from phonolith.sim.rtl.cache import default_folder
 from phonolith.sim.rtl.cocotb_runner import run_cocotb
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from phonolith.hw.errors import PhonolithError
 
 SOURCE, TARGET, BEAT = 0x1000, 0x4000, 16
