@@ -1,6 +1,6 @@
 """MATMUL: reads operand banks into the systolic array, tile after tile, and hands finished tiles to the drain."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -159,11 +159,11 @@ class ArrayEngine(wiring.Component):
 
     Launch rule: the step with a tile's last k is issued when the tile before it has been started by the drain's
     reader, at the earliest in the cycle of ``drain.start`` itself (``stalled_drain`` until then). Row r, read r cycles
-    after the start, is overwritten 3 + r cycles after the launch or later.
+    after the start, is overwritten 4 + r cycles after the launch or later.
 
     Latency, from the cycle in which an instruction is accepted: bank 0 is read 1 cycle later, and the first tile is
-    ``drain.valid`` after ``k + C + 2`` cycles. Initiation interval of tiles, within and across instructions, with a
-    reader that starts at once: ``max(k, R, C + 2)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is read for
+    ``drain.valid`` after ``k + C + 3`` cycles. Initiation interval of tiles, within and across instructions, with a
+    reader that starts at once: ``max(k, R, C + 3)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is read for
     the last time, which is when the last bank is read; an instruction without tiles takes one step.
 
     Parameters
@@ -228,7 +228,7 @@ class ArrayEngine(wiring.Component):
         """Apply the launch rule and raise ``drain.valid`` when row 0 of a launched tile is complete."""
         started = Signal()
         waiting = Signal()
-        completing = Signal(self.config.columns + 1)
+        completing = Signal(self.config.columns + 2)
         last = step.payload.last
         m.d.comb += [
             started.eq(self.drain.valid & self.drain.start),
@@ -247,11 +247,11 @@ class ArrayEngine(wiring.Component):
     def report(self, m: Module, step, issue, array: SystolicArray) -> None:
         """Drive the status, and enable the array for as long as a step needs to cross it."""
         rows, columns = self.config.rows, self.config.columns
-        crossing = Signal(range(rows + columns + 1))
+        crossing = Signal(range(rows + columns + 2))
         reading = Signal(max(rows, columns) - 1)
         m.d.sync += reading.eq(Cat(issue & step.payload.final, reading))
         with m.If(issue):
-            m.d.sync += crossing.eq(rows + columns)
+            m.d.sync += crossing.eq(rows + columns + 1)
         with m.Elif(array.enable):
             m.d.sync += crossing.eq(crossing - 1)
         m.d.comb += [

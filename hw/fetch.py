@@ -108,7 +108,7 @@ class Fetch(wiring.Component):
         position = Signal(range(words))
         advance = Signal()
         m.d.comb += [
-            self.words.valid.eq(self.buffer.r_rdy & ~self.restart),
+            self.words.valid.eq(self.buffer.r_rdy),
             self.words.payload.word.eq(self.buffer.r_data[:-1].word_select(position, 32)),
             self.words.payload.failed.eq(self.buffer.r_data[-1]),
             advance.eq(self.words.valid & self.words.ready),

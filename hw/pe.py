@@ -25,19 +25,18 @@ class PE(wiring.Component):
 
     ::
 
-                    weight_in
-                       |
-                    [weight]-------> weight_out (to the row below)
-                       |
-        activation_in -[activation]-(x)-(+)--+--[accumulator]--+
-                       |                 ^   |                 |
-                       |                 +-- 0 if first <------+
-                       |                     +--[result]--> result, if last
-                       +--> activation_out (to the next column)
+                      weight_in
+                         |
+                      [weight]-----> weight_out (to the row below)
+                         |
+        activation_in -[activation]-(x)-(+)-[accumulator]-+-[result]--> result
+                         |               |                |
+                         |               +-- 0 if first <-+
+                         +--> activation_out (to the next column)
 
     Boxes are registers; all of them keep their value while ``enable`` is 0. With operands at the inputs in cycle t,
-    both leave for the neighbours in t + 1, where their product is added; ``result`` shows a sum whose last operands
-    came in t from cycle t + 2 on, until the next sum is complete.
+    both leave for the neighbours in t + 1, in which their product is added; ``result`` shows a sum whose last operands
+    came in t from cycle t + 3 on, until the next sum is complete.
 
     Members
     -------
@@ -64,9 +63,8 @@ class PE(wiring.Component):
         weight = Signal(signed(WEIGHT_BITS), reset_less=True)
         accumulator = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
         result = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
-        total = Signal(signed(ACCUMULATOR_BITS))
+        finished = Signal(reset_less=True)
         m.d.comb += [
-            total.eq(Mux(activation.first, 0, accumulator) + activation.value * weight),
             self.activation_out.eq(activation),
             self.weight_out.eq(weight),
             self.result.eq(result),
@@ -75,8 +73,9 @@ class PE(wiring.Component):
             m.d.sync += [
                 activation.eq(self.activation_in),
                 weight.eq(self.weight_in),
-                accumulator.eq(total),
+                accumulator.eq(Mux(activation.first, 0, accumulator) + activation.value * weight),
+                finished.eq(activation.last),
             ]
-            with m.If(activation.last):
-                m.d.sync += result.eq(total)
+            with m.If(finished):
+                m.d.sync += result.eq(accumulator)
         return m

@@ -252,7 +252,7 @@ class Sequencer(wiring.Component):
         right = (-amount)[:5]
         with m.If(amount < 32):
             self.set_register(m, value << amount[:5])
-        with m.Elif(amount.as_signed() >= -31):
+        with m.Elif(amount[-1] & (amount.as_signed() >= -31)):
             self.set_register(m, value.as_signed() >> right)
         with m.Else():
             self.fail(m, Error.ILLEGAL_INSTRUCTION)

@@ -88,7 +88,7 @@ class SystolicArray(wiring.Component):
     ``A[0, k]`` and ``B[0, k]``. They meet in PE r,c, which adds ``A[r, k] * B[c, k]`` to its own sum.
 
     Latency: with the last operands of PE 0,0 at the edge in cycle t, the result of PE r,c is in its drain register from
-    cycle ``t + 2 + r + c`` on, so all of row r from ``t + C + 1 + r`` on, until the next tile's last operands have
+    cycle ``t + 3 + r + c`` on, so all of row r from ``t + C + 2 + r`` on, until the next tile's last operands have
     been at the edge for as long.
 
     Parameters

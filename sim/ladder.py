@@ -1,0 +1,137 @@
+"""One program on each rung, and where two rungs first differ."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from phonolith.compiler.ir import Graph
+from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.pipeline import compile_graph
+from phonolith.compiler.program import Program
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+from phonolith.hw.sequencer import Error
+from phonolith.hw.verilog import generate
+from phonolith.sim.golden.compare import compare_tensors
+from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.iss import run as run_iss
+from phonolith.sim.rtl.run import RtlMachine, RunResult
+
+ALIGNMENT = 4096
+# The fetch unit reads ahead of the last instruction by at most its buffer.
+PREFETCH_BYTES = 2048
+CANARY_SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model on one input: the program, its DRAM image, and what every tensor must be."""
+
+    program: Program
+    image: np.ndarray
+    expected: dict[str, np.ndarray]
+
+
+def make_case(graph: Graph, inputs: dict[str, np.ndarray], config: MachineConfig) -> Case:
+    """Compile ``graph`` for ``inputs`` (integer arrays by name) and interpret it with the golden model.
+
+    The image holds random bytes wherever the program should neither read nor write. The golden model interprets the
+    graph as it stands in the file, before any pass.
+    """
+    frames = len(next(iter(inputs.values())))
+    program = compile_graph(graph, config, frames)
+    values = interpret(graph, inputs)
+    expected = {name: values[name] for name in program.tensors}
+    return Case(program, program.image(inputs, CANARY_SEED), expected)
+
+
+def program_address(program: Program) -> int:
+    """Return where the instructions go: after the data."""
+    return -(-program.size // ALIGNMENT) * ALIGNMENT
+
+
+def with_instructions(program: Program, image: np.ndarray) -> np.ndarray:
+    """Return the image followed by the program's words, with room for the fetch unit's read-ahead."""
+    address = program_address(program)
+    words = program.words.astype("<u4").view(np.uint8)
+    memory = np.zeros(address + words.size + PREFETCH_BYTES, np.uint8)
+    memory[:image.size] = image
+    memory[address:address + words.size] = words
+    return memory
+
+
+@lru_cache(maxsize=4)
+def machine(config: MachineConfig) -> RtlMachine:
+    """Return the simulated accelerator of a configuration; built once per process, and from the cache if possible."""
+    return RtlMachine(config, generate(config))
+
+
+def execute_iss(case: Case, config: MachineConfig) -> np.ndarray:
+    """Return the DRAM image after the instruction-set simulator ran the program."""
+    return run_iss(case.program.words, case.image, config)
+
+
+def execute_rtl(case: Case, rtl: RtlMachine, **options) -> RunResult:
+    """Run the program on RTL; PhonolithError ``hardware-error`` when it stops with an error status.
+
+    ``options`` go to :meth:`RtlMachine.run`.
+    """
+    case.program.check_machine(rtl.config)
+    memory = with_instructions(case.program, case.image)
+    result = rtl.run(memory, program_address(case.program), **options)
+    if not result.done:
+        raise PhonolithError(
+            "hardware-error", f"the accelerator stopped with error {result.error_code} "
+            f"({Error(result.error_code).name.lower().replace('_', ' ')}) at program word {result.error_address}.",
+            "Compile the model again; if it persists, report the program.")
+    return result
+
+
+def first_difference(case: Case, rung: str, image: np.ndarray, writes: np.ndarray | None = None) -> dict | None:
+    """Compare every tensor in program order, then all other bytes of DRAM, with what they must be.
+
+    Returns None, or a dict with rung, tensor, index, expected, actual, the word range of the instructions that
+    compute the tensor, and the cycle in which the element was written (with a log of writes, else None).
+    """
+    for region in case.program.regions:
+        if region.node not in case.program.tensors:
+            continue
+        actual = case.program.read(image, region.node)
+        difference = compare_tensors(region.node, case.expected[region.node], actual)
+        if difference:
+            return {"rung": rung, "tensor": difference.tensor, "index": list(difference.index),
+                    "expected": difference.expected, "actual": difference.actual,
+                    "instruction": f"words {region.start}..{region.stop - 1} ({region.op})",
+                    "cycle": cycle_of(case.program, region.node, difference.index, writes)}
+    stray = case.program.stray_writes(case.image, image[:case.image.size])
+    if not len(stray):
+        return None
+    address = int(stray[0])
+    return {"rung": rung, "tensor": "DRAM outside the tensors", "index": [address],
+            "expected": int(case.image[address]), "actual": int(image[address]), "instruction": None,
+            "cycle": last_write(address, writes)}
+
+
+def cycle_of(program: Program, name: str, index: tuple[int, ...], writes: np.ndarray | None) -> int | None:
+    """Return the cycle in which an element of a tensor was last written."""
+    view = program.tensors[name]
+    return last_write(view.address + sum(i * stride for i, stride in zip(index, view.strides, strict=False)), writes)
+
+
+def last_write(address: int, writes: np.ndarray | None) -> int | None:
+    """Return the cycle of the last write beat that covers a byte."""
+    if writes is None:
+        return None
+    offset = address - writes["address"].astype(np.int64)
+    covered = (offset >= 0) & (offset < 64)
+    strobed = (writes["strobe"] >> np.where(covered, offset, 0).astype(np.uint64)) & np.uint64(1)
+    cycles = writes["cycle"][covered & (strobed != 0)]
+    return int(cycles[-1]) if len(cycles) else None
+
+
+def compare_lowered(graph: Graph, inputs: dict[str, np.ndarray]) -> None:
+    """Check that the passes kept the bits; AssertionError otherwise."""
+    before, after = interpret(graph, inputs), interpret(lower_graph(graph), inputs)
+    for name, tensor in after.items():
+        assert compare_tensors(name, before[name], tensor) is None, name
