@@ -11,30 +11,32 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from phonolith.hw.errors import PhonolithError
-from phonolith.models.config import EncoderConfig, convolved
+from phonolith.models.config import EncoderConfig
 
 FORMAT = "phonolith-encoder-ctc-1"
 
 
 class FrontEnd(nn.Module):
-    """Two unpadded 3x3 convolutions of stride 2, then a projection: [B, T, mels] -> [B, T', width].
+    """Unpadded 3x3 convolutions, then a projection: [B, T, mels] -> [B, T', width].
 
-    T' = ((T - 3) // 2 - 2) // 2 + 1. The projection's input index is f * channels + c.
+    The projection's input index is f * channels + c. The convolutions are all that tells frames' order.
     """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, config.channels, 3, stride=2)
-        self.conv2 = nn.Conv2d(config.channels, config.channels, 3, stride=2)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(config.channels if number else 1, config.channels, 3, stride=stride)
+            for number, stride in enumerate(config.strides))
         self.project = nn.Linear(config.bins * config.channels, config.width)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps = F.relu(self.conv1(features.unsqueeze(1)))
-        maps = F.relu(self.conv2(maps))
+        maps = features.unsqueeze(1)
+        for convolution in self.convolutions:
+            maps = F.relu(convolution(maps))
         return self.project(maps.permute(0, 2, 3, 1).flatten(2))
 
 
@@ -99,11 +101,6 @@ class EncoderCTC(nn.Module):
         return self.output(self.norm(x))
 
 
-def output_frames(frames: int) -> int:
-    """T' of T feature frames."""
-    return convolved(convolved(frames))
-
-
 def random_encoder(config: EncoderConfig, seed: int) -> EncoderCTC:
     """An untrained model in evaluation mode; its weights depend on `config` and `seed` only."""
     with torch.random.fork_rng(devices=[]):
@@ -121,7 +118,7 @@ def save_encoder(model: EncoderCTC, path: str | os.PathLike[str]) -> None:
     partial = target.with_name(target.name + ".partial")
     # One key only: safetensors writes several in no fixed order, and equal models should be equal files.
     metadata = {"phonolith": json.dumps({"format": FORMAT, "config": model.config.as_dict()})}
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial, metadata)
+    partial.write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}, metadata))
     partial.replace(target)
 
 

@@ -22,8 +22,8 @@ HOP = 80
 FFT = 256
 MELS = 40
 LOW_HZ, HIGH_HZ = 60.0, 3900.0
-MIN_FRAMES = 7
-"""Frames that two unpadded 3x3 convolutions of stride 2 need for one output row."""
+MIN_FRAMES = 23
+"""Frames that four unpadded 3x3 convolutions (strides 2, 2, 1, 1) need for one output frame."""
 FLOOR = 1e-6
 """Energies below this fraction (-60 dB) of the utterance's loudest filter output are raised to it."""
 
@@ -110,7 +110,7 @@ def features(samples: np.ndarray, name: str = "the utterance") -> np.ndarray:
     Raises
     ------
     PhonolithError
-        Fewer than `MIN_FRAMES` frames (680 samples, 85 ms). The message calls the audio `name`.
+        Fewer than `MIN_FRAMES` frames (1960 samples, 245 ms). The message calls the audio `name`.
     """
     if frame_count(len(samples)) < MIN_FRAMES:
         needed = WINDOW + (MIN_FRAMES - 1) * HOP

@@ -1,6 +1,6 @@
 """Training of the float encoder on the CPU: connected-word strings, augmented, CTC loss.
 
-Recipe (measured in docs): AdamW (betas 0.9/0.98, weight decay 0.01), learning rate 2e-3 after a warm-up
+Recipe: AdamW (betas 0.9/0.98, weight decay 0.01), learning rate 2e-3 after a warm-up
 of 100 steps, cosine decay to zero, batch 32, dropout 0.1 on residual branches, gradient norm clipped at 5.
 """
 
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from phonolith.models import synthetic
 from phonolith.models.config import EncoderConfig
 from phonolith.models.data import StringMaker, add_noise, training_recordings, vocabulary_of
-from phonolith.models.encoder_ctc import EncoderCTC, output_frames, save_encoder
+from phonolith.models.encoder_ctc import EncoderCTC, save_encoder
 from phonolith.models.features import SAMPLE_RATE, features, resample
 
 BATCH = 32
+POOL = 8
 LEARNING_RATE = 2e-3
 WARM_UP = 100
 CLIP = 5.0
@@ -67,10 +68,15 @@ class Batches:
         self._ids = {word: number for number, word in enumerate(vocabulary, 1)}
         self._rng = np.random.default_rng([seed, 1])
         self._numbers = count()
+        self._ready: list[Batch] = []
 
     def next(self, size: int = BATCH) -> Batch:
-        """A batch of `size` strings."""
-        return collate([self._example() for _ in range(size)])
+        """A batch of `size` strings of like length: the rest of `POOL` batches' worth waits its turn."""
+        if not self._ready:
+            examples = sorted((self._example() for _ in range(POOL * size)), key=lambda pair: len(pair[0]))
+            order = self._rng.permutation(POOL)
+            self._ready = [collate(examples[part * size: (part + 1) * size]) for part in order]
+        return self._ready.pop()
 
     def _example(self) -> tuple[np.ndarray, list[int]]:
         rng = self._rng
@@ -92,8 +98,8 @@ def collate(examples: Sequence[tuple[np.ndarray, list[int]]]) -> Batch:
 
 def ctc_loss(model: EncoderCTC, batch: Batch) -> torch.Tensor:
     """Mean CTC loss per word of a padded batch; attention does not see the padding."""
-    lengths = torch.tensor([output_frames(frames) for frames in batch.frames.tolist()])
-    steps = torch.arange(output_frames(batch.features.shape[1]))
+    lengths = torch.tensor([model.config.convolved(frames) for frames in batch.frames.tolist()])
+    steps = torch.arange(model.config.convolved(batch.features.shape[1]))
     mask = (steps < lengths[:, None])[:, None, None, :]
     scores = F.log_softmax(model(batch.features, mask), dim=-1).transpose(0, 1)
     return F.ctc_loss(scores, batch.targets, lengths, batch.target_lengths, zero_infinity=True)

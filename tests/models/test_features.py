@@ -60,14 +60,14 @@ def test_silence_gives_zeros():
     np.testing.assert_allclose(F.features(np.zeros(4000, np.float32)), 0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("samples", "frames"), [(680, 7), (759, 7), (760, 8)])
+@pytest.mark.parametrize(("samples", "frames"), [(1960, 23), (2039, 23), (2040, 24)])
 def test_frame_count(samples, frames):
     assert F.frame_count(samples) == frames == len(F.features(np.ones(samples, np.float32)))
 
 
 def test_too_short_says_how_much_is_needed():
-    with pytest.raises(PhonolithError, match=r"x\.wav: 679 samples \(85 ms.*needs 680") as caught:
-        F.features(np.zeros(679, np.float32), "x.wav")
+    with pytest.raises(PhonolithError, match=r"x\.wav: 1959 samples \(245 ms.*needs 1960") as caught:
+        F.features(np.zeros(1959, np.float32), "x.wav")
     assert caught.value.kind == "audio" and caught.value.remedy
 
 
