@@ -421,3 +421,94 @@ def test_random_instructions(name, seed):
         instructions.append(make(random, config))
         state.tiles += tiles_for(random, instructions[-1], config)
     compare(state, instructions, drain_delay=lambda: int(random.choice([0, 0, 3, 40])))
+
+
+def plain(**control) -> dict:
+    """Control parts of a VECTOR that copies; with changes."""
+    parts = {name: 0 for name in isa.VECTOR_CONTROL}
+    return {**parts, "source": isa.Source.SCRATCHPAD, "saturate": isa.Saturate.INT16, **control}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_latency_and_throughput(name):
+    config = CONFIGS[name]
+    rows, chunks = config.rows + 2, 3
+    reduces = [isa.Reduce.NONE, isa.Reduce.SUM, isa.Reduce.NONE]
+    instructions = [Vector(rows, chunks * config.columns - 1, plain(destination=isa.Destination.SCRATCHPAD, reduce=r),
+                           source_pitch=3, destination_base=300, destination_pitch=3) for r in reduces]
+    bench = compare(State(config, 5), instructions)
+    first = bench.accepted[0]
+    assert bench.writes[:rows * chunks] == list(range(first + 6, first + 6 + rows * chunks))
+    lengths = np.diff([first, *bench.done])
+    assert lengths.tolist() == [rows * chunks + 5, rows * chunks + 7, rows * chunks + 5]
+    assert bench.accepted[1:] == bench.done[:-1]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tiles_of_the_drain_are_taken_back_to_back(name):
+    config = CONFIGS[name]
+    state = State(config, 6)
+    vector = Vector(config.rows + 1, 3 * config.columns,
+                    plain(source=isa.Source.DRAIN, destination=isa.Destination.ACTIVATION), destination_pitch=3)
+    state.tiles = tiles_for(np.random.default_rng(6), vector, config)
+    bench = compare(state, [vector])
+    gaps = [config.rows] * 3 + [1, 1]
+    assert np.diff(bench.starts).tolist() == gaps
+    assert bench.starts[0] == bench.accepted[0] + 1
+    assert bench.stalled == 0
+    assert bench.done == [bench.starts[-1] + 5]
+
+
+def test_waits_for_the_drain_are_counted():
+    config = CONFIGS["4x4/64"]
+    state = State(config, 7)
+    vector = Vector(4, 8, plain(source=isa.Source.DRAIN))
+    state.tiles = tiles_for(np.random.default_rng(7), vector, config)
+    bench = Bench(state, drain_delay=lambda: 300)
+    bench.run([vector])
+    assert np.diff(bench.starts).tolist() == [300 + 1]
+    assert bench.stalled == bench.starts[1] - bench.accepted[0] - 4 - 1
+
+
+def test_row_operations_take_their_documented_cycles():
+    config = CONFIGS["12x20/256"]
+    operations = [RowOp(rows, {"function": function, "source_register": 0, "destination_register": 1}, 40000, 31, rows)
+                  for function in isa.RowFunction for rows in (1, 12, 13, 0)]
+    bench = compare(State(config, 8), operations)
+    expected = [row_cycles(config, o.control["function"], min(o.rows, 12)) if o.rows else 1 for o in operations]
+    assert np.diff([bench.accepted[0], *bench.done]).tolist() == expected
+
+
+@pytest.mark.parametrize("rows, columns", [(0, 4), (4, 0)])
+def test_nothing_to_do_takes_one_cycle(rows, columns):
+    config = CONFIGS["4x4/64"]
+    vector = Vector(rows, columns, plain(source=isa.Source.DRAIN, destination=isa.Destination.SCRATCHPAD))
+    bench = compare(State(config, 9), [vector, vector])
+    assert bench.done == [bench.accepted[0] + 1, bench.accepted[0] + 2]
+
+
+@pytest.mark.parametrize("saturation", isa.Saturate)
+def test_saturation_and_ties(saturation):
+    """Both ends and every tie near them: x = 2 * limit + d, shifted right by one."""
+    config = CONFIGS["8x8/128"]
+    state = State(config, 10)
+    limits = [-32768, -129, -128, -1, 0, 127, 255, 32767]
+    tile = np.array([[2 * limit + d for limit in limits] for d in (-3, -2, -1, 0, 1, 2, 3, 4)], np.int64)
+    state.tiles = [tile]
+    control = plain(source=isa.Source.DRAIN, multiplier=isa.Multiplier.IMMEDIATE, saturate=saturation,
+                    destination=isa.Destination.SCRATCHPAD, reduce=isa.Reduce.MAX)
+    compare(state, [Vector(8, 8, control, destination_pitch=1, factor=isa.pack(isa.FACTOR, multiplier=1, shift=1))])
+
+
+def test_argmax_prefers_the_smallest_column():
+    config = CONFIGS["4x4/64"]
+    state = State(config, 11)
+    tiles = [np.full((4, 4), -7, np.int64) for _ in range(3)]
+    tiles[1][1, 2] = tiles[2][1, 0] = -5
+    tiles[2][3, 1] = 9
+    state.tiles = tiles
+    argmax = plain(source=isa.Source.DRAIN, reduce=isa.Reduce.ARGMAX, reduce_register=2)
+    index = plain(source=isa.Source.ZERO, pre=isa.Pre.MINUS_INDEX, row_register=2,
+                  destination=isa.Destination.SCRATCHPAD)
+    bench = compare(state, [Vector(4, 10, argmax), Vector(4, 1, index, destination_pitch=1)])
+    assert (-bench.scratch[:4].view(np.int16)[:, 0]).tolist() == [0, 6, 0, 9]

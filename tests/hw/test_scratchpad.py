@@ -1,0 +1,144 @@
+"""The scratchpad against two arrays of bytes, with everyone using it at once."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.scratchpad import Scratchpad
+
+CONFIGS = {
+    "16x16/128": MachineConfig(scratchpad_bytes=4096),
+    "8x8/128": MachineConfig(rows=8, columns=8, scratchpad_bytes=1024),
+    "12x20/256": MachineConfig(rows=12, columns=20, bus_bits=256, scratchpad_bytes=3000),
+}
+
+
+class Model:
+    """What the memory must do, cycle by cycle."""
+
+    def __init__(self, config: MachineConfig):
+        self.config, self.depth = config, config.scratch_bank_depth
+        self.words = np.zeros((config.scratch_depth, config.scratch_word_bytes), np.uint8)
+
+    def bank(self, address: int) -> int:
+        """Bank of a word."""
+        return address // self.depth
+
+    def word(self, address: int) -> int:
+        """Contents of a word."""
+        return int.from_bytes(self.words[address].tobytes(), "little")
+
+    def write(self, address: int, start: int, octets) -> None:
+        """Replace bytes of a word."""
+        self.words[address, start:start + len(octets)] = octets
+
+
+def random_cycle(random, model: Model) -> dict:
+    """Requests of one cycle; source and residual never meet in a bank."""
+    depth, columns = model.depth, model.config.columns
+    swap = int(random.integers(2))
+    pick = lambda bank: int(bank * depth + random.integers(depth))  # noqa: E731
+    return {
+        "source": pick(swap) if random.random() < 0.5 else None,
+        "residual": pick(1 - swap) if random.random() < 0.5 else None,
+        "store": pick(int(random.integers(2))) if random.random() < 0.7 else None,
+        "vector": (pick(int(random.integers(2))), int(random.integers(1, 4)),
+                   random.integers(0, 256, 2 * columns, np.uint8)) if random.random() < 0.5 else None,
+        "load": (pick(int(random.integers(2))), int(random.integers(2 * columns // model.config.word_bytes)),
+                 random.integers(0, 256, model.config.word_bytes, np.uint8)) if random.random() < 0.7 else None,
+    }
+
+
+def apply(ctx, dut, cycle: dict):
+    """Drive the requests of one cycle."""
+    for name in ("source", "residual", "store"):
+        port = getattr(dut, f"{name}_read")
+        ctx.set(port.enable, cycle[name] is not None)
+        ctx.set(port.address, cycle[name] or 0)
+    address, enable, octets = cycle["vector"] or (0, 0, np.zeros(1, np.uint8))
+    ctx.set(dut.vector_write.enable, enable)
+    ctx.set(dut.vector_write.address, address)
+    ctx.set(dut.vector_write.data, int.from_bytes(octets.tobytes(), "little"))
+    ctx.set(dut.load_write.valid, cycle["load"] is not None)
+    address, part, octets = cycle["load"] or (0, 0, np.zeros(1, np.uint8))
+    ctx.set(dut.load_write.payload, {"address": address, "part": part,
+                                     "data": int.from_bytes(octets.tobytes(), "little")})
+
+
+def update(ctx, dut, model: Model, cycle: dict, shown: dict) -> dict:
+    """Check who is granted, note what must be read next, and write."""
+    banks_read = {model.bank(cycle[name]) for name in ("source", "residual") if cycle[name] is not None}
+    reads = {name: cycle[name] for name in ("source", "residual") if cycle[name] is not None}
+    if cycle["store"] is not None:
+        granted = model.bank(cycle["store"]) not in banks_read
+        assert ctx.get(dut.store_ready) == granted
+        if granted:
+            reads["store"] = cycle["store"]
+    shown = {**{k: v for k, v in shown.items() if k == "store"}, **{k: model.word(v) for k, v in reads.items()}}
+    write(ctx, dut, model, cycle)
+    return shown
+
+
+def write(ctx, dut, model: Model, cycle: dict):
+    """Carry out what the cycle writes; LOAD waits for the vector engine in its bank."""
+    columns = model.config.columns
+    if cycle["load"] is not None:
+        address, part, octets = cycle["load"]
+        blocked = cycle["vector"] is not None and model.bank(cycle["vector"][0]) == model.bank(address)
+        assert ctx.get(dut.load_write.ready) == (not blocked)
+        if not blocked:
+            model.write(address, part * model.config.word_bytes, octets)
+    if cycle["vector"] is not None:
+        address, enable, octets = cycle["vector"]
+        for half in range(2):
+            if enable >> half & 1:
+                model.write(address, half * columns, octets[half * columns:(half + 1) * columns])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_everyone_at_once(name):
+    config, random = CONFIGS[name], np.random.default_rng(7)
+    dut, model = Scratchpad(config=config), Model(config)
+
+    async def run(ctx):
+        shown = {}
+        for _ in range(1000):
+            cycle = random_cycle(random, model)
+            apply(ctx, dut, cycle)
+            for reader, word in shown.items():
+                assert ctx.get(getattr(dut, f"{reader}_read").data) == word
+            shown = update(ctx, dut, model, cycle, shown)
+            await ctx.tick()
+        idle = dict.fromkeys(cycle)
+        for address in range(config.scratch_depth):
+            apply(ctx, dut, {**idle, "store": address})
+            await ctx.tick()
+            assert ctx.get(dut.store_read.data) == model.word(address)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
+
+
+def test_source_wins_when_it_meets_residual():
+    config = CONFIGS["8x8/128"]
+    dut = Scratchpad(config=config)
+
+    async def run(ctx):
+        for address, value in ((1, 11), (2, 22)):
+            ctx.set(dut.vector_write.enable, 3)
+            ctx.set(dut.vector_write.address, address)
+            ctx.set(dut.vector_write.data, value)
+            await ctx.tick()
+        for port, address in ((dut.source_read, 1), (dut.residual_read, 2)):
+            ctx.set(port.enable, 1)
+            ctx.set(port.address, address)
+        await ctx.tick()
+        assert ctx.get(dut.source_read.data) == 11
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
