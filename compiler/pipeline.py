@@ -24,23 +24,28 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
     memory than there is) and ``unsupported-operator``.
     """
     lowered = lower_graph(graph)  # check, prove sums, fuse
-    shapes = infer_shapes(lowered, frames)
+    return generate(lowered, infer_shapes(lowered, frames), config)
+
+
+def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Program:
+    """Return the program of a lowered graph whose inputs and nodes have ``shapes``."""
     ctx = Lowering(config, {}, Dram())
-    place_tensors(ctx, lowered, shapes)  # where inputs and results are in DRAM
+    place_tensors(ctx, graph, shapes)  # where inputs and results are in DRAM
     starts = [len(ctx.emitter)]
-    for node in lowered.nodes:
+    for node in graph.nodes:
         lower_node(ctx, node, shapes[node.name])  # instructions without semaphores
         starts.append(len(ctx.emitter))
     ctx.emitter.end()
     unordered, positions = ctx.emitter.assemble(config)
     words = synchronize(unordered, config)  # semaphores and fences
     regions = tuple(Region(node.name, node.op, positions[start], positions[stop], node_macs(node, shapes))
-                    for node, start, stop in zip(lowered.nodes, starts, starts[1:], strict=False))
-    inputs = {value.name: ctx.views[value.name] for value in lowered.inputs}
-    tensors = {node.name: ctx.views[node.name] for node in lowered.nodes}
-    return Program(config.hash, graph.name, frames, words, tuple(ctx.constants), inputs, tensors,
-                   lowered.outputs, ctx.dram.size, regions, tuple(ctx.temporaries), tuple(ctx.dram.zeros),
-                   graph.metadata)
+                    for node, start, stop in zip(graph.nodes, starts, starts[1:], strict=False))
+    inputs = {value.name: ctx.views[value.name] for value in graph.inputs}
+    tensors = {node.name: ctx.views[node.name] for node in graph.nodes}
+    return Program(
+        config_hash=config.hash, name=graph.name, words=words, constants=tuple(ctx.constants), inputs=inputs,
+        tensors=tensors, outputs=graph.outputs, size=ctx.dram.size, regions=regions,
+        temporaries=tuple(ctx.temporaries), zeros=tuple(ctx.dram.zeros), metadata=graph.metadata)
 
 
 def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:

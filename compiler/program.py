@@ -17,6 +17,7 @@ from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-program"
 VERSION = 1
+PROGRAM_ALIGNMENT = 4096
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Program:
 
     config_hash: str
     name: str
-    frames: int
     words: np.ndarray
     constants: tuple[tuple[int, np.ndarray], ...]
     inputs: dict[str, View]
@@ -106,6 +106,16 @@ class Program:
                 "Compile the model for this number of frames.")
         return tensor
 
+    @property
+    def program_address(self) -> int:
+        """Where :meth:`with_program` puts the words."""
+        return -(-self.size // PROGRAM_ALIGNMENT) * PROGRAM_ALIGNMENT
+
+    def with_program(self, image: np.ndarray) -> np.ndarray:
+        """Return a DRAM image of this program followed by its words at ``program_address``."""
+        gap = np.zeros(self.program_address - self.size, np.uint8)
+        return np.concatenate([image, gap, self.words.astype("<u4").view(np.uint8)])
+
     def read(self, image: np.ndarray, name: str) -> np.ndarray:
         """Return the tensor called ``name`` (a node or an input) from a DRAM image."""
         return (self.tensors | self.inputs)[name].read(image)
@@ -138,7 +148,7 @@ class Program:
         """Write the program to one safetensors file."""
         tensors = {"words": self.words} | {f"constant/{a}": data for a, data in self.constants}
         document = {
-            "config_hash": self.config_hash, "name": self.name, "frames": self.frames, "size": self.size,
+            "config_hash": self.config_hash, "name": self.name, "size": self.size,
             "inputs": {name: asdict(view) for name, view in self.inputs.items()},
             "tensors": {name: asdict(view) for name, view in self.tensors.items()},
             "temporaries": [asdict(view) for view in self.temporaries],
@@ -176,7 +186,7 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
     constants = sorted((int(name.partition("/")[2]), data)
                        for name, data in tensors.items() if name.startswith("constant/"))
     return Program(
-        config_hash=document["config_hash"], name=document["name"], frames=document["frames"],
+        config_hash=document["config_hash"], name=document["name"],
         words=tensors["words"], constants=tuple(constants), size=document["size"],
         inputs=views(document["inputs"]), tensors=views(document["tensors"]),
         outputs=tuple(document["outputs"]), regions=tuple(Region(**r) for r in document["regions"]),

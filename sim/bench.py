@@ -1,0 +1,118 @@
+"""``bench``: single products on the RTL, and the simulator's own speed."""
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from phonolith.compiler.ir import Graph, Node, Value
+from phonolith.compiler.pipeline import generate
+from phonolith.compiler.program import Program
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+from phonolith.hw.verilog import generate as verilog
+from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.rtl.run import RtlMachine, RunResult
+
+SPEED_PRODUCT = (128, 512, 512)
+Matrix = Path | np.ndarray | None
+
+
+def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool = False, runtime_b: bool = False,
+               a: Matrix = None, b: Matrix = None, seed: int = 0) -> dict:
+    """Multiply an int8 A (M x K) by B on the RTL and compare with the golden model.
+
+    B is a constant weight K x N; with ``transpose_b`` it is made at run time, N x K, with ``runtime_b`` at run time,
+    K x N. Operands are int8 arrays or .npy files, uniformly random by default. The result is int8, requantized so
+    that random operands fill its range.
+
+    Returns ``cycles``, ``macs``, ``utilisation`` (0..1), ``bit_exact`` and ``engines`` (see the contract of the
+    commands). Raises PhonolithError ``wrong-input`` for operands of another shape or dtype.
+    """
+    rng = np.random.default_rng(seed)
+    left = operand(a, (m, k), "A", rng)
+    right = operand(b, (n, k) if transpose_b else (k, n), "B", rng)
+    if transpose_b or runtime_b:
+        graph, inputs = runtime_product(left, right, transpose_b), {"a": left, "b": right}
+    else:
+        graph, inputs = weight_product(right), {"a": left}
+    program = generate(graph, {name: x.shape for name, x in inputs.items()} | {"y": (m, n)}, config)
+    with closing(RtlMachine(config, verilog(config))) as machine:
+        result = run(program, inputs, machine)
+    expected = interpret(graph, inputs)["y"]
+    macs = m * k * n
+    return {
+        "cycles": result.cycles,
+        "macs": macs,
+        "utilisation": macs / (config.rows * config.columns * result.cycles),
+        "bit_exact": bool(np.array_equal(program.read(result.image, "y"), expected)),
+        "engines": result.engines,
+        "dram_bytes": {"read": result.dram_read_beats * config.bus_bytes,
+                       "written": result.dram_write_beats * config.bus_bytes},
+    }
+
+
+def operand(given: Matrix, shape: tuple[int, int], name: str, rng: np.random.Generator) -> np.ndarray:
+    """Return an int8 operand: given, read from a file, or random."""
+    if given is None:
+        return rng.integers(-128, 128, shape).astype(np.int8)
+    matrix = read_matrix(given, name) if isinstance(given, Path) else given
+    if matrix.shape != shape or matrix.dtype != np.int8:
+        raise PhonolithError("wrong-input", f"{name} must be int8 {list(shape)}, not {matrix.dtype} "
+                             f"{list(matrix.shape)}.", "Give matrices that fit M, K and N.")
+    return matrix
+
+
+def read_matrix(path: Path, name: str) -> np.ndarray:
+    """Read a .npy file; PhonolithError ``wrong-input`` when it is none."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise PhonolithError("wrong-input", f"cannot read {name} from {path}: {error}.",
+                             "Save it with numpy.save.") from None
+
+
+def requantization(k: int) -> tuple[int, int]:
+    """Return multiplier and shift that bring sums of ``k`` products of uniform int8 to about 40 rms."""
+    ratio = 40 / (73.9 * 73.9 * np.sqrt(k))
+    shift = 16 - int(np.ceil(np.log2(ratio)))
+    return min(round(ratio * 2**shift), 65535), shift
+
+
+def weight_product(b: np.ndarray) -> Graph:
+    """Return a graph that multiplies by a constant K x N."""
+    k, n = b.shape
+    multiplier, shift = requantization(k)
+    constants = {"weight": np.ascontiguousarray(b.T), "bias": np.zeros(n, np.int32),
+                 "multiplier": np.full(n, multiplier, np.int32), "shift": np.full(n, shift, np.int32)}
+    node = Node("y", "linear", ("a",), "int8", constants)
+    return Graph("gemm", (Value("a", "int8", (k,)),), (node,), ("y",))
+
+
+def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool) -> Graph:
+    """Return a graph that multiplies two inputs."""
+    multiplier, shift = requantization(a.shape[1])
+    attributes = {"multiplier": multiplier, "shift": shift, "transpose_b": transpose_b}
+    node = Node("y", "matmul", ("a", "b"), "int8", {}, attributes)
+    return Graph("gemm", (Value("a", "int8", a.shape[1:]), Value("b", "int8", b.shape[1:])), (node,), ("y",))
+
+
+def run(program: Program, inputs: dict[str, np.ndarray], machine: RtlMachine) -> RunResult:
+    """Run a program on the RTL; PhonolithError ``machine-error`` when the machine reports one."""
+    result = machine.run(program.with_program(program.image(inputs)), program.program_address)
+    if not result.done:
+        raise PhonolithError("machine-error", f"the accelerator stopped at program word {result.error_address} "
+                             f"with error code {result.error_code}.", "Report this program as a defect.")
+    return result
+
+
+def bench_speed(config: MachineConfig) -> dict:
+    """Return ``cycles_per_cpu_second`` of the simulator on a large product, and ``build_cpu_seconds``."""
+    m, k, n = SPEED_PRODUCT
+    rng = np.random.default_rng(0)
+    inputs = {"a": operand(None, (m, k), "A", rng)}
+    program = generate(weight_product(operand(None, (k, n), "B", rng)), {"a": (m, k), "y": (m, n)}, config)
+    with closing(RtlMachine(config, verilog(config))) as machine:
+        result = run(program, inputs, machine)
+        return {"cycles_per_cpu_second": round(result.simulated_cycles_per_second), "cycles": result.cycles,
+                "build_cpu_seconds": machine.built.cpu_seconds}
