@@ -10,11 +10,11 @@ from phonolith.sim.rtl.compile import SHARED_LIBRARY, CompileOptions
 from phonolith.sim.rtl.recipe import FACTS, Recipe
 from phonolith.sim.rtl.toolchain import find_toolchain
 
-TOP = "phonolith_top"
 SOURCES = Path(__file__).parent
-HARNESS_FILES = ("harness.cpp", "harness.h", "dram.h")
+WRAPPER = "harness_top.v"
+HARNESS_FILES = (WRAPPER, "harness.cpp", "harness.h", "dram.h")
 DESIGN = "design.v"
-MODEL_FLAGS = ("--top-module", TOP, "--output-split", "20000", "--output-split-cfuncs", "2000")
+MODEL_FLAGS = ("--top-module", "harness_top", "--output-split", "20000", "--output-split-cfuncs", "2000")
 TRACE_FLAGS = ("--trace-vcd", "--trace-structs")
 
 
@@ -53,7 +53,7 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
     verilog_text : str
         Verilog with a module ``phonolith_top`` as `phonolith.hw.verilog` emits it.
     config : MachineConfig
-        The machine; only named in the result, what matters is the Verilog.
+        The machine: its bus width, and its array for the result.
     trace : bool
         Make a model that can write VCD waveforms (slower).
     cache : Path, optional
@@ -71,7 +71,7 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
     """
     inputs = {DESIGN: verilog_text, **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
     flags = MODEL_FLAGS + (TRACE_FLAGS if trace else ())
-    recipe = Recipe(inputs, (*flags, DESIGN), SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
+    recipe = Recipe(inputs, (*flags, f"-GBUS={config.bus_bits}", DESIGN, WRAPPER), SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
     store = BuildCache(cache or default_folder())
     cached = store.find(recipe.key) is not None
     entry = recipe.build(store)

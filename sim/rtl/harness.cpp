@@ -1,5 +1,6 @@
-// One accelerator, its clock, its AXI4-Lite host and its DRAM. Two evaluations per cycle: with the clock low, the
-// pins of the cycle are driven and the outputs settle; with it high, the registers take their next values.
+// One accelerator, its clock, its AXI4-Lite host and its DRAM. A cycle begins with the rising edge at which the inputs
+// set before it (through the registers of harness_top.v) and the accelerator's registers change; when that has been
+// evaluated, the outputs of the cycle have settled and every handshake of the cycle can be seen.
 #include "harness.h"
 
 #include <algorithm>
@@ -23,8 +24,6 @@ public:
         top_.clk = 0;
         top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_arvalid = 0;
         top_.s_axil_bready = top_.s_axil_rready = 0;
-        top_.s_axil_awprot = top_.s_axil_arprot = 0;
-        top_.s_axil_wstrb = 0xF;
         reset();
     }
 
@@ -131,24 +130,25 @@ private:
     void step(Lite &&lite) {
         dram_.drive(cycle_);
         drive_pins();
-        top_.clk = 0;
-        top_.eval();
-        dump(0);
+        clock();
         lite();
         observe_pins();
+        ++cycle_;
+    }
+
+    void clock() {
         top_.clk = 1;
         top_.eval();
+        dump(0);
+        top_.clk = 0;
+        top_.eval();
         dump(1);
-        ++cycle_;
     }
 
     void clock_idle() {
         top_.m_axi_arready = top_.m_axi_rvalid = 0;
         top_.m_axi_awready = top_.m_axi_wready = top_.m_axi_bvalid = 0;
-        top_.clk = 0;
-        top_.eval();
-        top_.clk = 1;
-        top_.eval();
+        clock();
         ++cycle_;
     }
 
