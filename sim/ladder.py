@@ -12,11 +12,11 @@ from phonolith.compiler.program import Program
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.sequencer import Error
-from phonolith.hw.verilog import generate
 from phonolith.sim.golden.compare import compare_tensors
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.iss import run as run_iss
 from phonolith.sim.rtl.run import RtlMachine, RunResult
+from phonolith.sim.rtl.source import verilog_text
 
 ALIGNMENT = 4096
 # The fetch unit reads ahead of the last instruction by at most its buffer.
@@ -64,7 +64,7 @@ def with_instructions(program: Program, image: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def machine(config: MachineConfig) -> RtlMachine:
     """Return the simulated accelerator of a configuration; built once per process, and from the cache if possible."""
-    return RtlMachine(config, generate(config))
+    return RtlMachine(config, verilog_text(config))
 
 
 def execute_iss(case: Case, config: MachineConfig) -> np.ndarray:

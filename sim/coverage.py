@@ -1,0 +1,62 @@
+"""What a set of runs exercised: opcodes, flags of instructions, causes of stalls."""
+
+from collections import Counter
+
+from phonolith.hw import isa
+from phonolith.hw.registers import CAUSES, ENGINES
+
+ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
+         "multiplier": isa.Multiplier, "saturate": isa.Saturate, "destination": isa.Destination,
+         "reduce": isa.Reduce, "function": isa.RowFunction}
+FLAGS = ("bank_per_word", "transpose", "a_unsigned", "post_bias", "residual", "table", "table_signed",
+         "destination_byte", "fence")
+# Reserved for narrower weights, or mere register numbers.
+IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "source_register",
+           "destination_register")
+
+
+class Coverage:
+    """Counts of every opcode, flag and stall cause; those never seen stay at 0."""
+
+    def __init__(self):
+        self.opcodes = Counter({each.mnemonic: 0 for each in isa.INSTRUCTIONS})
+        self.flags = Counter({name: 0 for each in isa.INSTRUCTIONS for name in flag_names(each)})
+        self.stalls = Counter({f"{engine}.{cause}": 0 for engine in ENGINES for cause in CAUSES[2:]})
+
+    def retire(self, _position: int, mnemonic: str, operands: dict[str, int], _state) -> None:
+        """Count one instruction; has the form of the instruction-set simulator's ``on_retire``."""
+        self.opcodes[mnemonic] += 1
+        instruction = isa.BY_MNEMONIC[mnemonic]
+        for operand in instruction.operands:
+            if operand.name == "control":
+                self.count_flags(mnemonic, isa.unpack(operand.fields, operands["control"]))
+
+    def count_flags(self, mnemonic: str, control: dict[str, int]) -> None:
+        """Count the settings of one control operand."""
+        for name, value in control.items():
+            if name in ENUMS:
+                self.flags[f"{mnemonic}.{name}.{ENUMS[name](value).name}"] += 1
+            elif name in FLAGS:
+                self.flags[f"{mnemonic}.{name}"] += value
+
+    def stall(self, engines: dict[str, dict]) -> None:
+        """Add the stalled cycles of one RTL run, by engine and cause."""
+        for engine, counts in engines.items():
+            for cause, cycles in counts["stalled"].items():
+                self.stalls[f"{engine}.{cause}"] += cycles
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """Return ``{opcode, flag, stall}``, each with a count per name."""
+        return {"opcode": dict(self.opcodes), "flag": dict(self.flags), "stall": dict(self.stalls)}
+
+
+def flag_names(instruction: isa.Instruction) -> list[str]:
+    """Return the names under which an instruction's control settings are counted."""
+    names = []
+    for operand in instruction.operands:
+        for name in operand.fields if operand.name == "control" else ():
+            if name in ENUMS:
+                names += [f"{instruction.mnemonic}.{name}.{member.name}" for member in ENUMS[name]]
+            elif name in FLAGS:
+                names.append(f"{instruction.mnemonic}.{name}")
+    return names
