@@ -71,7 +71,7 @@ def resample(samples: np.ndarray, rate_from: float, rate_to: float) -> np.ndarra
 
 @lru_cache(maxsize=1)
 def mel_filters() -> np.ndarray:
-    """Triangular filters, float64 [129, 40], equally spaced in mel = 2595 log10(1 + f/700), peak 1."""
+    """Triangular filters, float64 [40, 129], equally spaced in mel = 2595 log10(1 + f/700), peak 1."""
     def mel(hertz: float) -> float:
         return 2595.0 * np.log10(1.0 + hertz / 700.0)
 
@@ -79,7 +79,7 @@ def mel_filters() -> np.ndarray:
     bins = np.arange(FFT // 2 + 1)[:, None] * (SAMPLE_RATE / FFT)
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return np.maximum(0.0, np.minimum(rising, falling))
+    return np.ascontiguousarray(np.maximum(0.0, np.minimum(rising, falling)).T)
 
 
 def frame_count(samples: int) -> int:
@@ -97,7 +97,8 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(signal, WINDOW)[::HOP]
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
     spectrum = np.fft.rfft(frames * window, FFT)
-    energies = (spectrum.real**2 + spectrum.imag**2) @ mel_filters()
+    # Not a matrix product: its bits, and its speed on a busy machine, would depend on BLAS and its threads.
+    energies = np.einsum("tf,mf->tm", spectrum.real**2 + spectrum.imag**2, mel_filters())
     return np.log(np.maximum(energies, max(FLOOR * energies.max(), 1e-12)))
 
 

@@ -156,6 +156,7 @@ def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str |
     torch.manual_seed(seed)
     vocabulary = vocabulary_of(training_recordings(data_dir))
     model = EncoderCTC(replace(config, vocabulary=vocabulary), DROPOUT)
+    model.front_end.to(memory_format=torch.channels_last)
     batches = make_batches(data_dir, vocabulary, seed, log)
     optimize(model, batches, steps, log)
     save_encoder(model, output)
