@@ -184,10 +184,14 @@ class StringMaker:
     seed : any non-negative integer.
     snr : dB of noise with a random spectral tilt (white to brown), or None for none.
     load : opens a recording's path; replaced where the samples come from elsewhere.
+
+    Raises PhonolithError if `seed` is negative.
     """
 
     def __init__(self, recordings: Sequence[Recording], seed: int = 0, snr: float | None = None,
                  load: Callable[[Path], np.ndarray] = load_wav):
+        if seed < 0:
+            raise PhonolithError("option", f"seed must not be negative, not {seed}", "choose --seed 0")
         self._by_speaker: dict[str, list[Recording]] = {}
         for recording in recordings:
             self._by_speaker.setdefault(recording.speaker, []).append(recording)

@@ -6,6 +6,7 @@ of 100 steps, cosine decay to zero, batch 32, dropout 0.1 on residual branches, 
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -144,8 +145,13 @@ def make_batches(data_dir: str | os.PathLike[str], vocabulary: Sequence[str], se
     return Batches(real, StringMaker(voices.recordings, seed, load=voices.load), vocabulary, seed)
 
 
+def to_stderr(line: str) -> None:
+    """Print progress where it does not mix with results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str | os.PathLike[str],
-          steps: int = 1500, seed: int = 0, log: Callable[[str], None] = print) -> EncoderCTC:
+          steps: int = 1500, seed: int = 0, log: Callable[[str], None] = to_stderr) -> EncoderCTC:
     """Train on the recordings of `data_dir` and write the float checkpoint `output` (safetensors).
 
     The vocabulary is the data's. One thread; the result depends on the data, `config`, `steps` and `seed`

@@ -120,6 +120,11 @@ def test_generator_version_pins_the_strings(folder):
     assert [(item.speaker, " ".join(item.words), len(item.samples)) for item in maker.strings(2)] == PINNED
 
 
+def test_negative_seed():
+    with pytest.raises(PhonolithError, match="not -1"):
+        data.StringMaker([], -1)
+
+
 def test_strings_follow_the_contract(folder):
     for string in data.StringMaker(data.evaluation_recordings(folder), 3).strings(100):
         assert 3 <= len(string.words) <= 7
