@@ -58,7 +58,7 @@ def find_recordings(data: str | os.PathLike[str]) -> tuple[Recording, ...]:
     """
     root = Path(data)
     if root.is_dir():
-        found = [_from_name(path) for path in sorted(root.rglob("*.wav"))]
+        found = [recording_from_name(path) for path in sorted(root.rglob("*.wav"))]
         recordings = tuple(recording for recording in found if recording is not None)
     elif root.is_file():
         recordings = _from_manifest(root)
@@ -71,7 +71,8 @@ def find_recordings(data: str | os.PathLike[str]) -> tuple[Recording, ...]:
     return recordings
 
 
-def _from_name(path: Path) -> Recording | None:
+def recording_from_name(path: Path) -> Recording | None:
+    """The recording that a path named {digit}_{speaker}_{take}.wav stands for; None for other names."""
     match = _NAME.match(path.name)
     if match is None:
         return None

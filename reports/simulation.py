@@ -1,0 +1,135 @@
+"""``simulate``: one utterance on the RTL, with its transcript and its cost."""
+
+import importlib.metadata
+import os
+import time
+from bisect import bisect_right
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from phonolith.compiler import model_file
+from phonolith.compiler.program import Program
+from phonolith.hw.config import MachineConfig
+from phonolith.models.clips import reference_words
+from phonolith.models.features import HOP, SAMPLE_RATE
+from phonolith.reports.area import builtin_area
+from phonolith.reports.energy import energy
+from phonolith.sim.events import EventCounter
+from phonolith.sim.iss import Machine
+from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, make_case
+from phonolith.sim.recognise import transcript
+from phonolith.sim.rtl.run import RtlMachine, RunResult
+from phonolith.sim.rtl.source import verilog_text
+from phonolith.sim.verify import read_inputs
+
+
+def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves: Path | None = None) -> dict:
+    """Run ``audio`` through ``model`` on the simulated RTL and price the run.
+
+    Parameters
+    ----------
+    audio : path
+        Recording, or ``.npy`` of features.
+    model : str
+        Name or file of a quantized model.
+    config : MachineConfig
+    waves : Path, optional
+        Write waveforms of the run to this VCD file (slow).
+
+    Returns
+    -------
+    dict
+        The contract's keys for ``simulate``; ``first_difference`` is None when all tensors equal the golden model's.
+    """
+    graph = model_file.load(model_file.resolve(model))
+    inputs = read_inputs(graph, Path(audio))
+    case = make_case(graph, inputs, config)
+    rtl = machine(config) if waves is None else RtlMachine(config, verilog_text(config), waves=waves)
+    started = time.perf_counter()
+    result = execute_rtl(case, rtl, log_writes=True)
+    seconds = time.perf_counter() - started
+    if waves is not None:
+        rtl.close()
+    difference = first_difference(case, "rtl", result.image, result.writes)
+    ids = case.program.read(result.image, graph.outputs[0])
+    frames = len(inputs[graph.inputs[0].name])
+    return {
+        "transcript": " ".join(transcript(graph, ids)),
+        "reference": reference_words(Path(audio)),
+        "model": graph.name,
+        "frames": frames,
+        "bit_exact": difference is None,
+        "first_difference": difference,
+        "tensors_compared": len(case.expected),
+        "elements_compared": sum(tensor.size for tensor in case.expected.values()),
+        **costs(case, result, config, frames),
+        "simulated_cycles_per_second": result.simulated_cycles_per_second,
+        "simulation_seconds": seconds,
+        "waves": None if waves is None else str(waves),
+    }
+
+
+def costs(case: Case, result: RunResult, config: MachineConfig, frames: int) -> dict:
+    """Return cycles, utilisation, engines, layers, traffic, energy, area and latency of a run."""
+    program = case.program
+    macs = sum(region.macs for region in program.regions)
+    counter = EventCounter(config)
+    array_steps = replay(case, config, counter)
+    dram_bytes = {"read": result.dram_read_beats * config.bus_bytes,
+                  "written": result.dram_write_beats * config.bus_bytes}
+    parts = energy(counter.events, macs, sum(dram_bytes.values()), config)
+    area = builtin_area(config)
+    latency = result.cycles / (config.clock_mhz * 1e6)
+    return {
+        "cycles": result.cycles,
+        "macs": macs,
+        "utilisation": macs / (config.rows * config.columns * result.cycles),
+        "engines": result.engines,
+        "layers": layers(program, array_steps, result.writes),
+        "dram_bytes": dram_bytes,
+        "energy_uj": parts["total"],
+        "energy_parts_uj": parts,
+        "energy_note": "event counts times published energies, 130 nm; preliminary",
+        "area_um2": area["area_um2"],
+        "area_library": area["library"],
+        "latency_ms": 1e3 * latency,
+        "real_time_factor": latency / (frames * HOP / SAMPLE_RATE),
+        "version": importlib.metadata.version("phonolith"),
+    }
+
+
+def replay(case: Case, config: MachineConfig, counter: EventCounter) -> Counter:
+    """Count a program's events with the instruction-set simulator; return array steps by node."""
+    starts = [region.start for region in case.program.regions]
+    steps: Counter = Counter()
+
+    def retire(position, mnemonic, operands, state):
+        counter.retire(position, mnemonic, operands, state)
+        if mnemonic == "MATMUL":
+            region = case.program.regions[bisect_right(starts, position) - 1]
+            steps[region.node] += operands["row_tiles"] * operands["column_tiles"] * operands["k"]
+
+    Machine(case.program.words, case.image.copy(), config, on_retire=retire).run()
+    return steps
+
+
+def layers(program: Program, array_steps: Counter, writes: np.ndarray) -> list[dict]:
+    """Return one dict per node in program order.
+
+    ``start`` and ``end`` are the cycles of the first and last write of its result, ``array_busy`` the cycles in which
+    the array takes operands for it.
+    """
+    addresses = writes["address"].astype(np.int64)
+    rows = []
+    for region in program.regions:
+        if region.stop == region.start:
+            continue
+        view = program.tensors[region.node]
+        last = view.address + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
+        cycles = writes["cycle"][(addresses > view.address - 64) & (addresses <= last)]
+        start, end = (int(cycles[0]), int(cycles[-1])) if len(cycles) else (0, 0)
+        rows.append({"name": region.node, "op": region.op, "macs": region.macs, "start": start, "end": end,
+                     "array_busy": array_steps[region.node]})
+    return rows
