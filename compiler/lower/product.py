@@ -110,6 +110,7 @@ class ProductSchedule:
         for step in plan_product(size, self.ctx.config, first_small=p.rows_ready).steps():
             w_base = self.enter_columns(step)
             a_base = self.enter_rows(step)
+            self.enter_parameters(step)
             self.emit_step(step, a_base, w_base)
         for resident in (self.rows, self.weights, self.parameters):
             resident.leave()
@@ -125,15 +126,9 @@ class ProductSchedule:
                     f"Configure a larger {ring.name} memory, or split the operator.")
 
     def enter_columns(self, step: Step) -> int:
-        """Load the weights and parameters of a step, as far as they are not there; return the weights' base."""
+        """Load the weights of a step, as far as they are not there; return their base."""
         group, p = step.column_group, self.product
         base = self.weights.enter(group, len(group) * self.words)
-        if p.parameters is not None:
-            parameter_base = self.parameters.enter(group, len(group))
-            if self.parameters.is_new(group):
-                columns = p.column_range(group)
-                self.ctx.load_block(Target.PARAMETER, p.parameters + columns.start * PARAMETER_BYTES,
-                                    len(columns) * PARAMETER_BYTES, parameter_base)
         wanted = step.tiles if p.rows_ready else group
         missing = [tile for tile in wanted if self.weights.is_new(tile)]
         if missing:
@@ -150,6 +145,17 @@ class ProductSchedule:
         if self.rows.is_new(step.block):
             self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(step.block), base, self.words)
         return base
+
+    def enter_parameters(self, step: Step) -> None:
+        """Load the parameters of a step's column group if they are not there: VECTOR needs them last."""
+        group, p = step.column_group, self.product
+        if p.parameters is None:
+            return
+        base = self.parameters.enter(group, len(group))
+        if self.parameters.is_new(group):
+            columns = p.column_range(group)
+            self.ctx.load_block(Target.PARAMETER, p.parameters + columns.start * PARAMETER_BYTES,
+                                len(columns) * PARAMETER_BYTES, base)
 
     def row_tiles(self, block: Block) -> int:
         """Return the row tiles of a block."""

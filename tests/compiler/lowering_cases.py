@@ -4,7 +4,7 @@ import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
 from phonolith.compiler.passes import lower_graph
-from phonolith.compiler.pipeline import compile_graph
+from phonolith.compiler.pipeline import compile_graph, generate
 from phonolith.compiler.program import Program
 from phonolith.compiler.races import find_deadlock, find_races
 from phonolith.hw.config import MachineConfig
@@ -51,30 +51,118 @@ def linear(rng, k, n, x="int8", y="int8", residual=False) -> Graph:
 
 def layernorm(rng, d, y="int8") -> Graph:
     """A layer normalization with realistic factors."""
-    constants = {"gamma": rng.integers(-65536, 65536, d).astype(np.int32),
-                 "gamma_shift": rng.integers(18, 23, d).astype(np.int32),
-                 "beta": rng.integers(-60, 60, d).astype(np.int32)}
+    constants = {
+        "gamma": rng.integers(-65536, 65536, d).astype(np.int32),
+        "gamma_shift": rng.integers(18, 23, d).astype(np.int32),
+        "beta": rng.integers(-60, 60, d).astype(np.int32),
+    }
     mean_shift = 15 + int(np.log2(d))
-    attributes = {"mean_multiplier": round(2**mean_shift / d), "mean_shift": mean_shift,
-                  "numerator": min(65535, 32768 + d), "shift": 24, "epsilon": int(rng.integers(0, 100))}
+    attributes = {
+        "mean_multiplier": round(2**mean_shift / d),
+        "mean_shift": mean_shift,
+        "numerator": min(65535, 32768 + d),
+        "shift": 24,
+        "epsilon": int(rng.integers(0, 100)),
+    }
     return graph(Node("y", "layernorm", ("x",), y, constants, attributes), ("int16", (d,)))
 
 
-def add(d) -> Graph:
+def add(d, *tail) -> Graph:
     """A sum."""
-    return graph(Node("y", "add", ("a", "b"), "int16"), ("int16", (d,)), ("int16", (d,)))
+    return graph(Node("y", "add", ("a", "b"), "int16"), ("int16", (*tail, d)), ("int16", (*tail, d)))
 
 
-def check(case: Graph, machine: str, frames: int, seed: int = 0) -> Program:
-    """Compile, run on the instruction-set simulator, compare every tensor; no races, deadlocks, stray writes."""
-    config = MACHINES[machine]
-    rng = np.random.default_rng(seed)
-    inputs = {v.name: random_tensor(rng, (frames, *v.tail), v.dtype) for v in case.inputs}
-    program = compile_graph(case, config, frames)
+def rescale(rng, d, x, y) -> Graph:
+    """A change of scale."""
+    attributes = {"multiplier": int(rng.integers(-65536, 65536)), "shift": 24 if x == "int16" else 16}
+    return graph(Node("y", "rescale", ("x",), y, {}, attributes), (x, (d,)))
+
+
+def table(rng, d, x, y) -> Graph:
+    """A table lookup."""
+    return graph(Node("y", "table", ("x",), y, {"table": random_tensor(rng, (256,), y)}), (x, (d,)))
+
+
+def argmax(d, x) -> Graph:
+    """Indices of maxima."""
+    return graph(Node("y", "argmax", ("x",), "int16"), (x, (d,)))
+
+
+def softmax_exp(rng, d) -> Graph:
+    """Exponentials of scores."""
+    attributes = {"multiplier": int(rng.integers(0, 65536)), "shift": 22}
+    node = Node("y", "softmax_exp", ("x",), "uint8", {"table": random_tensor(rng, (256,), "uint8")}, attributes)
+    return graph(node, ("int16", (d,)))
+
+
+def conv2d(rng, size, channels_in, count, kernel, stride, padding, x="int8", y="uint8") -> Graph:
+    """A convolution over ``size`` frequencies."""
+    depth = kernel[0] * kernel[1] * channels_in
+    constants = {"weight": random_tensor(rng, (count, *kernel, channels_in), "int8"),
+                 **channels(rng, count, depth, y)}
+    attributes = {"stride": list(stride), "padding": list(padding)}
+    return graph(Node("y", "conv2d", ("x",), y, constants, attributes), (x, (size, channels_in)))
+
+
+def matmul(a, b, transpose_b, dtype="int8", heads=None, normalize=False, x="int8") -> Graph:
+    """A product of two inputs with tails ``a`` and ``b``."""
+    attributes = {"transpose_b": transpose_b, "shift": 26 if dtype == "int8" else 22}
+    attributes |= {"normalize": True, "numerator": 40000} if normalize else {"multiplier": 40000}
+    attributes |= {} if heads is None else {"heads": heads}
+    return graph(Node("y", "matmul", ("a", "b"), dtype, {}, attributes), (x, a), ("int8", b))
+
+
+def attention(rng, heads, depth, fused=True) -> Graph:
+    """Self-attention over three slices of one input; not fused when its scores are an output."""
+    width = heads * depth
+    factor = {"multiplier": 50000, "shift": 22}
+    nodes = (
+        Node("q", "slice", ("x",), "int8", {}, {"start": 0, "stop": width}),
+        Node("k", "slice", ("x",), "int8", {}, {"start": width, "stop": 2 * width}),
+        Node("v", "slice", ("x",), "int8", {}, {"start": 2 * width, "stop": 3 * width}),
+        Node("s", "matmul", ("q", "k"), "int16", {}, {"heads": heads, "transpose_b": True, **factor}),
+        Node("e", "softmax_exp", ("s",), "uint8", {"table": random_tensor(rng, (256,), "uint8")},
+             {"multiplier": 40000, "shift": 21}),
+        Node("y", "matmul", ("e", "v"), "int8", {},
+             {"heads": heads, "transpose_b": False, "normalize": True, "numerator": 60000, "shift": 31}),
+    )
+    outputs = ("y",) if fused else ("s", "e", "y")
+    return Graph("attention", (Value("x", "int8", (3 * width,)),), nodes, outputs)
+
+
+def check(case: Graph, machine: str | MachineConfig, frames: int = 0, inputs=None) -> Program:
+    """Compile and check; random inputs of ``frames`` time steps unless ``inputs`` are given."""
+    inputs = inputs or random_inputs(case, frames)
+    program = compile_graph(case, as_config(machine), len(inputs[case.inputs[0].name]))
+    return check_program(program, lower_graph(case), inputs, as_config(machine))
+
+
+def check_shapes(case: Graph, machine: str | MachineConfig, *frames: int) -> Program:
+    """Generate code without the passes, so that inputs may differ in their number of frames, and check."""
+    rng = np.random.default_rng(0)
+    inputs = {v.name: random_tensor(rng, (count, *v.tail), v.dtype)
+              for v, count in zip(case.inputs, frames, strict=True)}
+    shapes = {name: tensor.shape for name, tensor in (inputs | interpret(case, inputs)).items()}
+    return check_program(generate(case, shapes, as_config(machine)), case, inputs, as_config(machine))
+
+
+def as_config(machine: str | MachineConfig) -> MachineConfig:
+    """Return a machine by name."""
+    return MACHINES[machine] if isinstance(machine, str) else machine
+
+
+def random_inputs(case: Graph, frames: int) -> dict[str, np.ndarray]:
+    """Return random inputs of a graph."""
+    rng = np.random.default_rng(0)
+    return {v.name: random_tensor(rng, (frames, *v.tail), v.dtype) for v in case.inputs}
+
+
+def check_program(program: Program, case: Graph, inputs: dict, config: MachineConfig) -> Program:
+    """Run on the instruction-set simulator; compare every tensor; no races, deadlocks, stray writes."""
     check_order(program, config)
-    before = program.image(inputs, canary_seed=seed)
+    before = program.image(inputs, canary_seed=0)
     after = run(program.words, before, config)
-    for name, tensor in interpret(lower_graph(case), inputs).items():
+    for name, tensor in interpret(case, inputs).items():
         np.testing.assert_array_equal(program.read(after, name), tensor, err_msg=name)
     assert not program.stray_writes(before, after).size
     return program
