@@ -116,7 +116,7 @@ class Bench:
 
     async def drive(self, ctx) -> None:
         await feed(ctx, self.engine.instruction, self.instructions, self.accepted_cycles)
-        for _ in range(20000):
+        for _ in range(5000):
             if len(self.done_cycles) == len(self.instructions):
                 return
             await ctx.tick()

@@ -73,7 +73,7 @@ class Bench:
 
     async def drive(self, ctx) -> None:
         await feed(ctx, self.engine.instruction, self.instructions, self.accepted_cycles)
-        for _ in range(20000):
+        for _ in range(5000):
             _, _, idle = await ctx.tick().sample(self.engine.idle)
             if idle and len(self.reads_at_done) == len(self.instructions):
                 assert self.memory.writes_in_flight == 0
