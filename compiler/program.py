@@ -17,6 +17,8 @@ from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-program"
 VERSION = 1
+# The fetch unit reads at most this far beyond the last instruction.
+READ_AHEAD_BYTES = 2048
 PROGRAM_ALIGNMENT = 4096
 
 
@@ -112,9 +114,10 @@ class Program:
         return -(-self.size // PROGRAM_ALIGNMENT) * PROGRAM_ALIGNMENT
 
     def with_program(self, image: np.ndarray) -> np.ndarray:
-        """Return a DRAM image of this program followed by its words at ``program_address``."""
+        """Return a DRAM image of this program followed by its words at ``program_address`` and room to read ahead."""
         gap = np.zeros(self.program_address - self.size, np.uint8)
-        return np.concatenate([image, gap, self.words.astype("<u4").view(np.uint8)])
+        ahead = np.zeros(READ_AHEAD_BYTES, np.uint8)
+        return np.concatenate([image, gap, self.words.astype("<u4").view(np.uint8), ahead])
 
     def read(self, image: np.ndarray, name: str) -> np.ndarray:
         """Return the tensor called ``name`` (a node or an input) from a DRAM image."""

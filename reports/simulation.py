@@ -48,7 +48,7 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
     case = make_case(graph, inputs, config)
     rtl = machine(config) if waves is None else RtlMachine(config, verilog_text(config), waves=waves)
     started = time.perf_counter()
-    result = execute_rtl(case, rtl, log_writes=True)
+    result = execute_rtl(case.program, case.image, rtl, log_writes=True)
     seconds = time.perf_counter() - started
     if waves is not None:
         rtl.close()

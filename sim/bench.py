@@ -1,18 +1,15 @@
 """``bench``: single products on the RTL, and the simulator's own speed."""
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.pipeline import generate
-from phonolith.compiler.program import Program
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.verilog import generate as verilog
 from phonolith.sim.golden.interpret import interpret
-from phonolith.sim.rtl.run import RtlMachine, RunResult
+from phonolith.sim.ladder import execute_rtl, machine
 
 SPEED_PRODUCT = (128, 512, 512)
 Matrix = Path | np.ndarray | None
@@ -37,8 +34,7 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     else:
         graph, inputs = weight_product(right), {"a": left}
     program = generate(graph, {name: x.shape for name, x in inputs.items()} | {"y": (m, n)}, config)
-    with closing(RtlMachine(config, verilog(config))) as machine:
-        result = run(program, inputs, machine)
+    result = execute_rtl(program, program.image(inputs), machine(config))
     expected = interpret(graph, inputs)["y"]
     macs = m * k * n
     return {
@@ -97,22 +93,13 @@ def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool) -> Graph:
     return Graph("gemm", (Value("a", "int8", a.shape[1:]), Value("b", "int8", b.shape[1:])), (node,), ("y",))
 
 
-def run(program: Program, inputs: dict[str, np.ndarray], machine: RtlMachine) -> RunResult:
-    """Run a program on the RTL; PhonolithError ``machine-error`` when the machine reports one."""
-    result = machine.run(program.with_program(program.image(inputs)), program.program_address)
-    if not result.done:
-        raise PhonolithError("machine-error", f"the accelerator stopped at program word {result.error_address} "
-                             f"with error code {result.error_code}.", "Report this program as a defect.")
-    return result
-
-
 def bench_speed(config: MachineConfig) -> dict:
     """Return ``cycles_per_cpu_second`` of the simulator on a large product, and ``build_cpu_seconds``."""
     m, k, n = SPEED_PRODUCT
     rng = np.random.default_rng(0)
     inputs = {"a": operand(None, (m, k), "A", rng)}
     program = generate(weight_product(operand(None, (k, n), "B", rng)), {"a": (m, k), "y": (m, n)}, config)
-    with closing(RtlMachine(config, verilog(config))) as machine:
-        result = run(program, inputs, machine)
-        return {"cycles_per_cpu_second": round(result.simulated_cycles_per_second), "cycles": result.cycles,
-                "build_cpu_seconds": machine.built.cpu_seconds}
+    rtl = machine(config)
+    result = execute_rtl(program, program.image(inputs), rtl)
+    return {"cycles_per_cpu_second": round(result.simulated_cycles_per_second), "cycles": result.cycles,
+            "build_cpu_seconds": rtl.built.cpu_seconds}

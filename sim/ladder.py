@@ -18,9 +18,6 @@ from phonolith.sim.iss import run as run_iss
 from phonolith.sim.rtl.run import RtlMachine, RunResult
 from phonolith.sim.rtl.source import verilog_text
 
-ALIGNMENT = 4096
-# The fetch unit reads ahead of the last instruction by at most its buffer.
-PREFETCH_BYTES = 2048
 CANARY_SEED = 20_000
 
 
@@ -46,21 +43,6 @@ def make_case(graph: Graph, inputs: dict[str, np.ndarray], config: MachineConfig
     return Case(program, program.image(inputs, CANARY_SEED), expected)
 
 
-def program_address(program: Program) -> int:
-    """Return where the instructions go: after the data."""
-    return -(-program.size // ALIGNMENT) * ALIGNMENT
-
-
-def with_instructions(program: Program, image: np.ndarray) -> np.ndarray:
-    """Return the image followed by the program's words, with room for the fetch unit's read-ahead."""
-    address = program_address(program)
-    words = program.words.astype("<u4").view(np.uint8)
-    memory = np.zeros(address + words.size + PREFETCH_BYTES, np.uint8)
-    memory[:image.size] = image
-    memory[address:address + words.size] = words
-    return memory
-
-
 @lru_cache(maxsize=4)
 def machine(config: MachineConfig) -> RtlMachine:
     """Return the simulated accelerator of a configuration; built once per process, and from the cache if possible."""
@@ -72,14 +54,17 @@ def execute_iss(case: Case, config: MachineConfig) -> np.ndarray:
     return run_iss(case.program.words, case.image, config)
 
 
-def execute_rtl(case: Case, rtl: RtlMachine, **options) -> RunResult:
-    """Run the program on RTL; PhonolithError ``hardware-error`` when it stops with an error status.
+def execute_rtl(program: Program, image: np.ndarray, rtl: RtlMachine, **options) -> RunResult:
+    """Run a program on RTL, ``options`` going to :meth:`RtlMachine.run`.
 
-    ``options`` go to :meth:`RtlMachine.run`.
+    PhonolithError ``hardware-error`` when it stops with an error status or leaves its memory.
     """
-    case.program.check_machine(rtl.config)
-    memory = with_instructions(case.program, case.image)
-    result = rtl.run(memory, program_address(case.program), **options)
+    program.check_machine(rtl.config)
+    result = rtl.run(program.with_program(image), program.program_address, **options)
+    if result.bus_error:
+        raise PhonolithError(
+            "hardware-error", f"the accelerator accessed DRAM address {result.bus_error['address']:#x}, outside the "
+            f"program's memory, in cycle {result.bus_error['cycle']}.", "Report the program: its addresses are wrong.")
     if not result.done:
         raise PhonolithError(
             "hardware-error", f"the accelerator stopped with error {result.error_code} "

@@ -56,7 +56,7 @@ def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Cov
             return difference
     if "rtl" not in rungs:
         return None
-    result = execute_rtl(case, machine(config), log_writes=True, max_cycles=RTL_CYCLES)
+    result = execute_rtl(case.program, case.image, machine(config), log_writes=True, max_cycles=RTL_CYCLES)
     coverage.stall(result.engines)
     return first_difference(case, "rtl", result.image, result.writes)
 
