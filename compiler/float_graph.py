@@ -72,12 +72,23 @@ FUNCTIONS = {
 ONE_SIDED = {"relu", "sigmoid"}
 
 
+# OpenBLAS computes M * N * K up to this in the calling thread; its threads cost more than they bring here.
+ONE_THREAD_PRODUCTS = 1 << 18
+
+
+def _product(x: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``x [.., M, K] @ columns [.., K, N]``, some rows at a time."""
+    rows = max(ONE_THREAD_PRODUCTS // (columns.shape[-2] * columns.shape[-1]), 1)
+    parts = [x[..., start : start + rows, :] @ columns for start in range(0, x.shape[-2], rows)]
+    return np.concatenate(parts, axis=-2)
+
+
 def _activated(x: np.ndarray, relu: bool) -> np.ndarray:
     return np.maximum(x, 0) if relu else x
 
 
 def _linear(x, *, weight, bias, relu=False):
-    return _activated(x @ weight.T + bias, relu)
+    return _activated(_product(x, weight.T) + bias, relu)
 
 
 def _conv2d(x, *, weight, bias, stride, padding, relu=False):
@@ -85,7 +96,7 @@ def _conv2d(x, *, weight, bias, stride, padding, relu=False):
     windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[1:3], axis=(0, 1))
     windows = windows[:: stride[0], :: stride[1]].transpose(0, 1, 3, 4, 2)
     rows = windows.reshape(*windows.shape[:2], -1)
-    return _activated(rows @ weight.reshape(len(weight), -1).T + bias, relu)
+    return _activated(_product(rows, weight.reshape(len(weight), -1).T) + bias, relu)
 
 
 def _layernorm(x, *, gamma, beta, epsilon):
@@ -104,7 +115,7 @@ def _softmax(x, *, scale):
 
 
 def _context(p, v, *, heads):
-    merged = (p @ _heads(v, heads)).transpose(1, 0, 2)
+    merged = _product(p, _heads(v, heads)).transpose(1, 0, 2)
     return merged.reshape(len(merged), -1)
 
 
@@ -113,7 +124,7 @@ OPERATORS = {
     "conv2d": _conv2d,
     "function": lambda x, *, function: FUNCTIONS[function](x),
     "layernorm": _layernorm,
-    "scores": lambda q, k, *, heads: _heads(q, heads) @ _heads(k, heads).transpose(0, 2, 1),
+    "scores": lambda q, k, *, heads: _product(_heads(q, heads), _heads(k, heads).transpose(0, 2, 1)),
     "softmax": _softmax,
     "context": _context,
     "add": lambda a, b: a + b,
