@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from phonolith.cli.common import MODEL, PATH, CommaList, Result, verb
-from phonolith.cli.output import cell, percent, print_facts, print_table
+from phonolith.cli.output import cell, percent, print_facts
 
 RUNGS = ("golden", "iss", "rtl")
 
@@ -37,25 +37,31 @@ def comparison(result: Result) -> str:
 @click.command()
 @click.argument("audio", type=PATH, metavar="WAV|NPY")
 @MODEL
-@click.option("--trace", type=PATH, metavar="FILE", help="Write a timeline of the run.")
 @click.option("--waves", type=PATH, metavar="FILE.vcd", help="Write waveforms (slow).")
 @verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def simulate(config, audio: Path, model: str, trace: Path | None, waves: Path | None) -> Result:
+def simulate(config, audio: Path, model: str, waves: Path | None) -> Result:
     """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
-    from phonolith.sim.simulate import simulate as run
+    from phonolith.reports.simulation import simulate as run
 
-    return run(audio, model, config, trace=trace, waves=waves)
+    return run(audio, model, config, waves)
 
 
 def render_verification(result: Result) -> None:
     """Print how many runs were compared, and the first difference if there is one."""
-    print_facts([("checked", cell(result["checked"])), ("failed", cell(result["failed"]))])
-    difference = result.get("first_difference")
+    print_facts((name, cell(result[name])) for name in ("checked", "failed", "tensors_compared"))
+    difference = result["first_difference"]
     if difference:
         print("first difference")
         print_facts((f"  {name}", cell(value)) for name, value in difference.items())
-    for group, counts in result.get("coverage", {}).items():
-        print_table((group, "count"), counts.items())
+    print("coverage")
+    print_facts((f"  {group}", reached(counts)) for group, counts in result["coverage"].items())
+
+
+def reached(counts: dict[str, int]) -> str:
+    """Say how many of some things happened, and which never did."""
+    never = [name for name, count in counts.items() if not count]
+    seen = f"{len(counts) - len(never)} of {len(counts)}"
+    return f"{seen}; never: {', '.join(never)}" if never else seen
 
 
 def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,7 +96,7 @@ def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     if sum((bool(audio), data is not None, count is not None)) != 1:
         raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
     if count is not None:
-        return ladder.verify_random(kind, count, config, seed, rungs=rungs)
+        return ladder.verify_random(kind, count, config, seed, rungs)
     if data is not None:
-        return ladder.verify_strings(data, strings, model, config, rungs, seed=seed)
+        return ladder.verify_strings(data, strings, model, config, rungs, seed)
     return ladder.verify_utterances(audio, model, config, rungs)

@@ -19,6 +19,8 @@ ARROWS = {
     # Quantizers need calibration features and the float model that they quantize.
     "compiler/quantize": ("hw", "models", "compiler"),
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",
+            # The ladder checks that every pass keeps the bits, on random graphs too.
+            "compiler.passes", "compiler.random_graphs",
             "models.features", "models.decode", "models.data"),
     "sim/golden": ("compiler.ir",),
     "reports": ("hw", "models", "compiler", "sim"),
