@@ -86,7 +86,8 @@ class Synchronizer:
         clock = self.latest[queue]
         stored, needs = self.needs(queue, touched)
         if stored > clock[FENCED]:
-            clock = self.join(clock, self.fence(stored, index, queue))
+            at_least = max(stored, needs.get(Queue.STORE, NEVER))
+            clock = self.join(clock, self.fence(stored, at_least, index, queue))
         for producer, needed in sorted(needs.items(), key=lambda item: -item[1]):
             if needed > clock[producer]:
                 self.pairs[Queue(producer), queue].tokens.append((needed, index))
@@ -112,12 +113,15 @@ class Synchronizer:
         return {int(consumer): tokens[-TOKENS_AHEAD][1]
                 for consumer, tokens in waits.items() if len(tokens) >= TOKENS_AHEAD}
 
-    def fence(self, stored: int, index: int, queue: Queue) -> int:
-        """Make ``queue`` wait until STORE ``stored`` is in DRAM; return the STORE it has waited for then."""
+    def fence(self, stored: int, at_least: int, index: int, queue: Queue) -> int:
+        """Make ``queue`` wait until STORE ``stored`` is in DRAM; return the STORE it has waited for then.
+
+        A new token is for STORE ``at_least``: instruction ``index`` can wait only once for the same engine.
+        """
         tokens = self.pairs[Queue.STORE, queue].tokens
         store = next((signal for signal, _ in tokens if signal >= stored), None)
         if store is None:
-            store = stored
+            store = at_least
             tokens.append((store, index))
         self.fenced.add(store)
         return store

@@ -21,7 +21,8 @@ def rng():
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("frames, k, n", [(1, 1, 1), (1, 33, 7), (7, 16, 17), (16, 15, 16), (17, 100, 33), (50, 40, 96)])
+@pytest.mark.parametrize("frames, k, n", [(1, 1, 1), (1, 33, 7), (7, 16, 17), (16, 15, 16), (17, 100, 33),
+                                          (50, 40, 96)])
 @pytest.mark.parametrize("x, y", [("int8", "int8"), ("uint8", "uint8"), ("uint8", "int16")])
 def test_linear(machine, frames, k, n, x, y):
     cases.check(cases.linear(rng(), k, n, x, y), machine, frames)
@@ -44,7 +45,8 @@ def test_linear_larger_than_the_memories(frames, k, n):
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("kernel, stride, padding, size, depth, count, frames", [
     ((3, 3), (2, 2), (0, 0), 40, 1, 32, 21), ((3, 3), (2, 2), (1, 1), 9, 3, 5, 8), ((1, 1), (1, 1), (0, 0), 1, 1, 1, 1),
-    ((5, 2), (1, 3), (4, 0), 7, 4, 9, 3), ((1, 4), (3, 1), (0, 3), 5, 2, 3, 10), ((3, 1), (1, 1), (1, 0), 1, 17, 20, 33)])
+    ((5, 2), (1, 3), (4, 0), 7, 4, 9, 3), ((1, 4), (3, 1), (0, 3), 5, 2, 3, 10),
+    ((3, 1), (1, 1), (1, 0), 1, 17, 20, 33)])
 def test_conv2d(machine, kernel, stride, padding, size, depth, count, frames):
     case = cases.conv2d(rng(), size, depth, count, kernel, stride, padding)
     cases.check(case, machine, frames)
