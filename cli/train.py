@@ -43,7 +43,7 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 @click.option("--calibrate", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
               help="Training strings that set the activation scales.")
 @click.option("--bits", type=int, default=8, show_default=True, help="Width of weights and activations.")
-@click.option("--clip", default="mse", show_default=True, help="How int8 ranges are chosen.")
+@click.option("--clip", default="max", show_default=True, help="How int8 ranges are chosen.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
 def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, clip: str,

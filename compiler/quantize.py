@@ -28,7 +28,7 @@ def quantize(
     graph: FloatGraph,
     calibration: Iterable[np.ndarray],
     bits: int = 8,
-    clip: str = "mse",
+    clip: str = "max",
     name: str | None = None,
     metadata: dict | None = None,
 ) -> Graph:
@@ -106,7 +106,7 @@ def quantize_checkpoint(
     calibrate: int = 64,
     seed: int = 0,
     bits: int = 8,
-    clip: str = "mse",
+    clip: str = "max",
 ) -> dict:
     """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
 
