@@ -247,11 +247,11 @@ class ArrayEngine(wiring.Component):
     def report(self, m: Module, step, issue, array: SystolicArray) -> None:
         """Drive the status, and enable the array for as long as a step needs to cross it."""
         rows, columns = self.config.rows, self.config.columns
-        crossing = Signal(range(rows + columns + 2))
+        crossing = Signal(range(rows + columns + 1))
         reading = Signal(max(rows, columns) - 1)
         m.d.sync += reading.eq(Cat(issue & step.payload.final, reading))
         with m.If(issue):
-            m.d.sync += crossing.eq(rows + columns + 1)
+            m.d.sync += crossing.eq(rows + columns)
         with m.Elif(array.enable):
             m.d.sync += crossing.eq(crossing - 1)
         m.d.comb += [

@@ -34,9 +34,9 @@ class PE(wiring.Component):
                          |               +-- 0 if first <-+
                          +--> activation_out (to the next column)
 
-    Boxes are registers; all of them keep their value while ``enable`` is 0. With operands at the inputs in cycle t,
-    both leave for the neighbours in t + 1, in which their product is added; ``result`` shows a sum whose last operands
-    came in t from cycle t + 3 on, until the next sum is complete.
+    Boxes are registers. With operands at the inputs in cycle t, both leave for the neighbours in t + 1, in which their
+    product is added. ``result`` shows a sum whose last operands came in t from cycle t + 3 on, until the next sum is complete.
+    While ``enable`` is 0 operands and accumulator keep their value.
 
     Members
     -------
@@ -64,7 +64,9 @@ class PE(wiring.Component):
         accumulator = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
         result = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
         finished = Signal(reset_less=True)
+        operand = Signal(signed(ACCUMULATOR_BITS - WEIGHT_BITS))  # so that the product has the accumulator's width
         m.d.comb += [
+            operand.eq(activation.value),
             self.activation_out.eq(activation),
             self.weight_out.eq(weight),
             self.result.eq(result),
@@ -73,9 +75,9 @@ class PE(wiring.Component):
             m.d.sync += [
                 activation.eq(self.activation_in),
                 weight.eq(self.weight_in),
-                accumulator.eq(Mux(activation.first, 0, accumulator) + activation.value * weight),
+                accumulator.eq(Mux(activation.first, 0, accumulator) + operand * weight),
                 finished.eq(activation.last),
             ]
-            with m.If(finished):
-                m.d.sync += result.eq(accumulator)
+        with m.If(finished):  # needs no enable: accumulator and mark stand still together
+            m.d.sync += result.eq(accumulator)
         return m

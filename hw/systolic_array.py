@@ -1,7 +1,6 @@
 """The R x C systolic array: activations move right, weights move down, sums stay where they are."""
 
-from amaranth.back import verilog
-from amaranth.hdl import Array, ClockDomain, ClockSignal, Fragment, Instance, Module, Value, signed
+from amaranth.hdl import Array, ClockSignal, Instance, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,7 +16,7 @@ class RowSignature(wiring.Signature):
     Members
     -------
     enable : In(1)
-        All registers keep their value while it is 0.
+        Operands and sums keep their value while it is 0.
     activation : In(ActivationLayout)
         Enters column 0; reaches column c in c cycles.
     weights_in : In(C x signed(8)), weights_out : Out(C x signed(8))
@@ -96,12 +95,12 @@ class SystolicArray(wiring.Component):
     config : MachineConfig
     twin : bool
         Elaborate the rows in place, for Amaranth's simulator. Otherwise each row is an instance of the Verilog module
-        ``phonolith_row``, whose text :func:`row_verilog` returns: text then grows with R + C instead of R * C.
+        ``phonolith_row``, whose text :func:`phonolith.hw.row_verilog.row_verilog` returns: text then grows with R + C instead of R * C.
 
     Members
     -------
     enable : In(1)
-        All registers keep their value while it is 0.
+        Operands and sums keep their value while it is 0.
     activations : In(R x ActivationLayout), weights : In(C x signed(8))
         The edges.
     row : In(range(R))
@@ -152,17 +151,3 @@ def row_instance(ports) -> Instance:
         ROW_MODULE, i_clk=ClockSignal(), i_enable=ports.enable, i_activation=ports.activation.as_value(),
         i_weights_in=ports.weights_in.as_value(), o_weights_out=ports.weights_out.as_value(),
         o_results=ports.results.as_value())
-
-
-def row_verilog(config: MachineConfig) -> str:
-    """Return the Verilog of ``phonolith_row`` and its processing elements, which the array instantiates R times.
-
-    The module has a ``clk`` and no reset: nothing in it needs one.
-    """
-    row = Row(config=config)
-    clock = ClockDomain("sync", reset_less=True)
-    fragment = Fragment.get(row, None)
-    fragment.add_domains(clock)
-    ports = {"clk": (clock.clk, None)}
-    ports.update((name, (Value.cast(getattr(row, name)), None)) for name in row.signature.members)
-    return verilog.convert(fragment, name=ROW_MODULE, ports=ports, emit_src=False, strip_internal_attrs=True)

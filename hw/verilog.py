@@ -6,7 +6,7 @@ from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.systolic_array import row_verilog
+from phonolith.hw.row_verilog import row_verilog
 
 TOP = "phonolith_top"
 MEMORY_CONTENTS = re.compile(r"  initial begin\n(    \w+\[\d+\] = [^\n]*\n)+  end\n")

@@ -225,10 +225,10 @@ def test_latency_and_initiation_interval(rows, columns, k):
     expect(instructions, record, activations, weights)
     accepted = record.accepted[0]
     assert record.reads.index([1] + [0] * (rows - 1) + [1] + [0] * (columns - 1)) == accepted + 1
-    assert record.valid[0] == accepted + k + columns + 2
+    assert record.valid[0] == accepted + k + columns + 3
     assert record.started[0] == record.valid[0]
-    assert set(np.diff(record.started)) == {max(k, rows, columns + 2)}
-    assert bool(record.stalled) == (k < max(rows, columns + 2))
+    assert set(np.diff(record.started)) == {max(k, rows, columns + 3)}
+    assert bool(record.stalled) == (k < max(rows, columns + 3))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (8, 4)])
@@ -255,8 +255,8 @@ def test_stalls_while_a_tile_waits_and_never_overwrites_it():
     instruction = Matmul(k=20, column_tiles=3, w_tile_words=3)
     record = run(bench, [instruction], 3, delay=lambda: 100)
     expect([instruction], record, activations, weights)
-    assert record.started[1] - record.started[0] == 4 + 2 + 100
-    assert len(record.stalled) == 2 * (4 + 2 + 100 - 20)
+    assert record.started[1] - record.started[0] == 4 + 3 + 100
+    assert len(record.stalled) == 2 * (4 + 3 + 100 - 20)
     assert set(record.stalled) <= set(record.busy)
 
 
