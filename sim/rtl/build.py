@@ -71,7 +71,8 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
     """
     inputs = {DESIGN: verilog_text, **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
     flags = MODEL_FLAGS + (TRACE_FLAGS if trace else ())
-    recipe = Recipe(inputs, (*flags, f"-GBUS={config.bus_bits}", DESIGN, WRAPPER), SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
+    arguments = (*flags, f"-GBUS={config.bus_bits}", DESIGN, WRAPPER)
+    recipe = Recipe(inputs, arguments, SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
     store = BuildCache(cache or default_folder())
     cached = store.find(recipe.key) is not None
     entry = recipe.build(store)

@@ -11,6 +11,7 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.rtl.build import BuiltModel, build
 from phonolith.sim.rtl.counters import read_counters, read_engines
+from phonolith.sim.rtl.design import design
 from phonolith.sim.rtl.library import PROTOCOL_TEXT, Harness, Settings
 
 START, CLEAR = 1, 2
@@ -81,8 +82,8 @@ class RtlMachine:
     ----------
     config : MachineConfig
         Gives the DRAM's latency and limits.
-    verilog_text : str
-        The accelerator; see `phonolith.hw.verilog`.
+    verilog_text : str, optional
+        The accelerator; by default what `phonolith.hw.verilog` makes of ``config``.
     waves : Path, optional
         Write all of the machine's life to this VCD file (slow).
     cache : Path, optional
@@ -91,10 +92,10 @@ class RtlMachine:
         A build made earlier, instead of one from ``verilog_text``.
     """
 
-    def __init__(self, config: MachineConfig, verilog_text: str, *, waves: Path | None = None,
+    def __init__(self, config: MachineConfig, verilog_text: str | None = None, *, waves: Path | None = None,
                  cache: Path | None = None, built: BuiltModel | None = None):
         self.config = config
-        self.built = built or build(verilog_text, config, trace=waves is not None, cache=cache)
+        self.built = built or build(verilog_text or design(config, cache), config, trace=waves is not None, cache=cache)
         self._harness = Harness(self.built.library, Settings(
             config.dram_latency, config.dram_shared, config.reads_outstanding, config.writes_outstanding))
         if waves is not None:

@@ -3,7 +3,8 @@
 import random
 
 import cocotb
-from axi_bench import Bench
+
+from tests.rtl.axi_bench import Bench
 
 
 @cocotb.test()

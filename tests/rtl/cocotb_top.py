@@ -2,11 +2,11 @@
 
 import cocotb
 import numpy as np
-from axi_bench import MEMORY_BYTES, Bench
-from programs import tile_case
 
 from phonolith.hw import registers
 from phonolith.hw.config import MachineConfig
+from tests.rtl.axi_bench import MEMORY_BYTES, Bench
+from tests.rtl.programs import tile_case
 
 CONFIG = MachineConfig().with_array("8x8")
 DONE, ERROR = 2, 4

@@ -1,7 +1,5 @@
 """The cocotb runner: passing tests pass, failing tests fail, and the log says why."""
 
-from pathlib import Path
-
 import pytest
 
 from phonolith.sim.rtl.cache import default_folder
@@ -9,11 +7,11 @@ from phonolith.sim.rtl.cocotb_runner import run_cocotb
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, copy_verilog):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+def run(monkeypatch, repository, tmp_path, copy_verilog):
+    monkeypatch.syspath_prepend(str(repository))
 
     def run(testcase):
-        return run_cocotb(copy_verilog, "phonolith_top", "cocotb_copy", tmp_path / "a folder", {"BUS": 128},
+        return run_cocotb(copy_verilog, "phonolith_top", "tests.rtl.cocotb_copy", tmp_path / "a folder", {"BUS": 128},
                           cache=default_folder().with_name("rtl tests"), testcase=testcase)
 
     return run

@@ -1,26 +1,18 @@
 """The accelerator's RTL on hand-written programs: in the C++ harness, and at its pins under cocotb."""
 
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 import pytest
-from programs import PROGRAM, instruction, tile_case
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.verilog import generate
 from phonolith.sim.rtl.cocotb_runner import run_cocotb
+from phonolith.sim.rtl.design import design
 from phonolith.sim.rtl.run import RtlMachine
-
-
-@cache
-def verilog(array: str) -> str:
-    return generate(MachineConfig().with_array(array))
+from tests.rtl.programs import PROGRAM, instruction, tile_case
 
 
 def machine(array: str, **fields) -> RtlMachine:
-    return RtlMachine(MachineConfig.load(array=array, **fields), verilog(array))
+    return RtlMachine(MachineConfig.load(array=array, **fields))
 
 
 @pytest.mark.parametrize("array", ["8x8", "16x16"])
@@ -75,7 +67,7 @@ def test_wait_that_nobody_signals_is_reported_as_a_hang():
     assert caught.value.kind == "hang"
 
 
-def test_cocotb_at_the_pins(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    outcomes = run_cocotb(verilog("8x8"), "phonolith_top", "cocotb_top", tmp_path)
+def test_cocotb_at_the_pins(monkeypatch, repository, tmp_path):
+    monkeypatch.syspath_prepend(str(repository))
+    outcomes = run_cocotb(design(MachineConfig().with_array("8x8")), "phonolith_top", "tests.rtl.cocotb_top", tmp_path)
     assert len(outcomes) == 4 and all(outcomes.values())
