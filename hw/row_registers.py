@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.vector_lane import VALUE_BITS
+from phonolith.hw.vector_lane import VALUE_BITS, sign_extend
 
 GROUP = 4
 LOWEST = -(1 << isa.ROW_BITS - 1)
@@ -74,9 +74,12 @@ class RowReduction(wiring.Component):
         for lane, key in enumerate(keys):
             value = self.values[lane]
             column = (self.index - lane)[:16]
-            best = Mux(self.reduce == isa.Reduce.ARGMAX, Cat(column, value).as_signed(), value)
             with m.If(self.stages[0]):
-                m.d.comb += key.eq(Mux(self.active[lane], best, LOWEST))
+                m.d.comb += key.eq(LOWEST)
+                with m.If(self.active[lane] & (self.reduce == isa.Reduce.ARGMAX)):
+                    m.d.comb += key.eq(Cat(column, value))
+                with m.Elif(self.active[lane]):
+                    m.d.comb += key.eq(sign_extend(value, isa.ROW_BITS))
         return keys
 
 
