@@ -1,6 +1,6 @@
 """AXI4-Lite register file: control, status, arguments, counters."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -83,7 +83,7 @@ class Registers(wiring.Component):
         return m
 
     def make_counters(self, m) -> dict[int, Signal]:
-        """Count while running, from the start write on; return the counters by register address."""
+        """Count from the start write to the end, both included; return the counters by register address."""
         cycles = Signal(64)
         counters = {READ_BEATS: (Signal(32, name="read_beats"), self.read_beat),
                     WRITE_BEATS: (Signal(32, name="write_beats"), self.write_beat)}
@@ -91,13 +91,10 @@ class Registers(wiring.Component):
             for index, cause in enumerate(CAUSES):
                 counter = Signal(32, name=f"{engine}_{cause}")
                 counters[counter_address(engine, cause)] = (counter, self.causes[port][index])
-        with m.If(self.start):
-            m.d.sync += [cycles.eq(0), *(counter.eq(0) for counter, _ in counters.values())]
-        with m.Elif(self.running):
-            m.d.sync += cycles.eq(cycles + 1)
+        with m.If(self.start | self.running):
+            m.d.sync += cycles.eq(Mux(self.start, 0, cycles) + 1)
             for counter, event in counters.values():
-                with m.If(event):
-                    m.d.sync += counter.eq(counter + 1)
+                m.d.sync += counter.eq(Mux(self.start, 0, counter) + event)
         return {CYCLES: cycles[:32], CYCLES_HIGH: cycles[32:], INSTRUCTIONS: self.instructions,
                 **{address: counter for address, (counter, _) in counters.items()}}
 

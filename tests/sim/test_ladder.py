@@ -54,7 +54,7 @@ def test_a_second_run_gives_the_same_cycles_and_bits(case, run):
 
 def test_engine_cycles_sum_to_the_total(run):
     for engine in run.engines.values():
-        assert engine["busy"] + engine["idle"] + sum(engine["stalled"].values()) == run.counters["cycles"]
+        assert engine["busy"] + engine["idle"] + sum(engine["stalled"].values()) == run.cycles
 
 
 def test_one_wrong_byte_in_any_expected_tensor_is_found(case, run):
