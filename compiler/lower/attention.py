@@ -54,7 +54,9 @@ class Attention:
         self.step_words = tile_words(self.steps, ctx.config)
         self.exp_words = tile_words(self.score_tiles * columns, ctx.config)
         self.block_rows = self.choose_rows()
-        self.values: dict[int, Region] = {}
+        self.key_words = self.score_tiles * self.depth_words
+        self.operand_words = self.key_words + self.value_tiles * self.step_words
+        self.operands: dict[int, Region] = {}
 
     def choose_rows(self) -> int:
         """Return the rows per block: their scores stay in the scratchpad."""
@@ -72,48 +74,47 @@ class Attention:
                 yield Block(head, start, count, start == 0, start + count == rows)
 
     def emit(self) -> None:
-        """Emit the blocks, the scores of the next one before the context of this one."""
+        """Emit the blocks, the scores of the next one before the context of this one if memory allows."""
         blocks = list(self.blocks())
         self.multiply_scores(blocks[0])
         self.drain_scores(blocks[0])
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-            if following:
-                self.multiply_scores(following)
+            ahead = following if following and self.has_room(following) else None
+            if ahead:
+                self.multiply_scores(ahead)
             self.exponentiate(block)
             self.multiply_context(block)
-            if following:
-                self.drain_scores(following)
+            if ahead:
+                self.drain_scores(ahead)
             self.drain_context(block)
+            if following and not ahead:
+                self.multiply_scores(following)
+                self.drain_scores(following)
+
+    def has_room(self, block: Block) -> bool:
+        """Tell whether a block's keys and values fit beside those in use."""
+        return not block.first or self.ctx.weight.free >= self.operand_words
 
     def multiply_scores(self, block: Block) -> None:
         """Load the rows, and keys and values with a head's first block; multiply by the keys."""
         ctx = self.ctx
         if block.first:
-            self.keys = self.load_keys(block.head)
-            self.values[block.head] = self.load_values(block.head)
+            self.load_operands(block.head)
         rows = head_columns(self.q, block.head, self.heads)
         with ctx.take(ctx.activation, self.depth_words) as base:
             ctx.emitter.load(
                 target=Target.ACTIVATION, address=rows.address + block.start * rows.strides[0], base=base,
                 row_words=self.depth_words, inner_count=block.rows, inner_stride=rows.strides[0],
                 segment_bytes=self.depth)
-            ctx.emitter.matmul(a_base=base, w_base=self.keys.low, w_tile_words=self.depth_words,
-                               column_tiles=self.score_tiles, k=self.depth)
-        if block.last:
-            ctx.weight.release(self.keys)
+            ctx.emitter.matmul(a_base=base, w_base=self.operands[block.head].low,
+                               w_tile_words=self.depth_words, column_tiles=self.score_tiles, k=self.depth)
 
-    def load_keys(self, head: int) -> Region:
-        """Load the keys of a head, one per column."""
-        region = self.ctx.hold(self.ctx.weight, self.score_tiles * self.depth_words)
+    def load_operands(self, head: int) -> None:
+        """Load a head's keys, one per column, and behind them its values, turned so that steps are inner."""
+        region = self.operands[head] = self.ctx.hold(self.ctx.weight, self.operand_words)
         by_rows(self.ctx, head_columns(self.k, head, self.heads))(range(self.score_tiles), region.low)
-        return region
-
-    def load_values(self, head: int) -> Region:
-        """Load the values of a head, turned so that steps run along the inner dimension."""
-        region = self.ctx.hold(self.ctx.weight, self.value_tiles * self.step_words)
         _, load_columns = transposed(self.ctx, head_columns(self.v, head, self.heads))
-        load_columns(range(self.value_tiles), region.low)
-        return region
+        load_columns(range(self.value_tiles), region.low + self.key_words)
 
     def drain_scores(self, block: Block) -> None:
         """Requantize the scores to int16 and find each row's maximum."""
@@ -142,13 +143,13 @@ class Attention:
 
     def multiply_context(self, block: Block) -> None:
         """Multiply the exponentials by the values."""
-        values = self.values[block.head]
+        operands = self.operands[block.head]
         self.ctx.emitter.matmul(
-            a_base=self.exponentials.low, a_unsigned=True, w_base=values.low,
+            a_base=self.exponentials.low, a_unsigned=True, w_base=operands.low + self.key_words,
             w_tile_words=self.step_words, column_tiles=self.value_tiles, k=self.steps)
         self.ctx.activation.release(self.exponentials)
         if block.last:
-            self.ctx.weight.release(values)
+            self.ctx.weight.release(operands)
 
     def drain_context(self, block: Block) -> None:
         """Divide by the row sums and store, tile by tile where a strip is narrower than the array."""
