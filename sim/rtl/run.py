@@ -9,9 +9,9 @@ import numpy as np
 from phonolith.hw import registers
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
+from phonolith.sim.rtl import source
 from phonolith.sim.rtl.build import BuiltModel, build
 from phonolith.sim.rtl.counters import read_counters, read_engines
-from phonolith.sim.rtl.design import design
 from phonolith.sim.rtl.library import PROTOCOL_TEXT, Harness, Settings
 
 START, CLEAR = 1, 2
@@ -34,7 +34,10 @@ class RunResult:
     image : numpy.ndarray
         DRAM afterwards (uint8, as long as the image given).
     cycles : int
-        From the accepted start write to the cycle in which irq reports the end, as seen at the pins.
+        CYCLES register: from the start write to the end, after the last write response.
+    pin_cycles : int
+        The same as the harness sees it: from the cycle in which the start write is accepted to the first with irq
+        high. One more than ``cycles``, since irq is a register.
     status : int
         STATUS register.
     error_code, error_address : int
@@ -57,6 +60,7 @@ class RunResult:
 
     image: np.ndarray
     cycles: int
+    pin_cycles: int
     status: int
     error_code: int
     error_address: int
@@ -95,7 +99,8 @@ class RtlMachine:
     def __init__(self, config: MachineConfig, verilog_text: str | None = None, *, waves: Path | None = None,
                  cache: Path | None = None, built: BuiltModel | None = None):
         self.config = config
-        self.built = built or build(verilog_text or design(config, cache), config, trace=waves is not None, cache=cache)
+        self.built = built or build(verilog_text or source.verilog_text(config, cache), config, trace=waves is not None,
+                                    cache=cache)
         self._harness = Harness(self.built.library, Settings(
             config.dram_latency, config.dram_shared, config.reads_outstanding, config.writes_outstanding))
         if waves is not None:
@@ -210,11 +215,12 @@ class RtlMachine:
         if report.bus_errors:
             bus_error = {"address": report.bus_error_address,
                          "cycle": report.bus_error_cycle - report.start_cycle}
+        counters = read_counters(self.read_register)
         return RunResult(
-            image=image, cycles=report.done_cycle - report.start_cycle, status=status,
+            image=image, cycles=counters["cycles"], pin_cycles=report.done_cycle - report.start_cycle, status=status,
             error_code=status >> 8 & 0xFF if status & ERROR_BIT else 0,
             error_address=self.read_register(registers.ERROR_ADDRESS),
-            counters=read_counters(self.read_register), engines=read_engines(self.read_register),
+            counters=counters, engines=read_engines(self.read_register),
             dram_read_beats=report.read_beats, dram_write_beats=report.write_beats, bus_error=bus_error,
             simulated_cycles_per_second=clocked / max(cpu_seconds, 1e-9), cpu_seconds=cpu_seconds, writes=writes)
 
