@@ -38,6 +38,21 @@ class Stable:
         self.held = payload if valid and not ready else None
 
 
+class Watchdog:
+    """Asserts that some count changes within ``patience`` cycles."""
+
+    def __init__(self, patience: int = 500):
+        self.patience = patience
+        self.seen = None
+        self.waited = 0
+
+    def check(self, *counts: int) -> None:
+        """Check one cycle."""
+        self.waited = self.waited + 1 if counts == self.seen else 0
+        self.seen = counts
+        assert self.waited < self.patience, f"stuck for {self.patience} cycles at {counts}"
+
+
 def check_burst(address: int, length: int, bus_bytes: int) -> None:
     """Assert what bursts of the DMA keep: aligned, at most 64 beats, within 4 KiB."""
     assert address % bus_bytes == 0

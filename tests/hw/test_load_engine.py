@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import LOAD_CONTROL, Target, pack
 from phonolith.hw.load_engine import LoadEngine
-from tests.hw.axi_memory import MEMORY_BYTES, AxiMemory, Stable, Stalls, feed
+from tests.hw.axi_memory import MEMORY_BYTES, AxiMemory, Stable, Stalls, Watchdog, feed
 from tests.hw.machines import MACHINES, STREAMING
 
 LATENCY = 20
@@ -116,11 +116,8 @@ class Bench:
 
     async def drive(self, ctx) -> None:
         await feed(ctx, self.engine.instruction, self.instructions, self.accepted_cycles)
-        for _ in range(5000):
-            if len(self.done_cycles) == len(self.instructions):
-                return
+        while len(self.done_cycles) < len(self.instructions):
             await ctx.tick()
-        raise AssertionError(f"only {len(self.done_cycles)} instructions completed")
 
     async def read_memory(self, ctx) -> None:
         await self.memory.serve_reads(ctx, self.engine.axi)
@@ -151,11 +148,12 @@ class Bench:
         self.writes[-1][target, bank, address, payload.part] = data
 
     async def watch(self, ctx) -> None:
-        status = self.engine.status
+        status, watchdog = self.engine.status, Watchdog()
         async for _, _, busy, port, dram, drain, error in ctx.tick().sample(
                 status.busy, status.stalled_port, status.stalled_dram, status.stalled_drain, self.engine.error):
             assert port + dram + drain <= busy
             self.errors += error
+            watchdog.check(len(self.memory.data_cycles), len(self.write_cycles), len(self.done_cycles))
             for name, value in (("busy", busy), ("port", port), ("dram", dram)):
                 self.status_counts[name] += value
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import STORE_CONTROL, pack
 from phonolith.hw.store_engine import StoreEngine
-from tests.hw.axi_memory import MEMORY_BYTES, AxiMemory, Stalls, feed
+from tests.hw.axi_memory import MEMORY_BYTES, AxiMemory, Stalls, Watchdog, feed
 from tests.hw.machines import MACHINES, STREAMING
 
 LATENCY = 20
@@ -73,12 +73,10 @@ class Bench:
 
     async def drive(self, ctx) -> None:
         await feed(ctx, self.engine.instruction, self.instructions, self.accepted_cycles)
-        for _ in range(5000):
+        idle = False
+        while not idle or len(self.reads_at_done) < len(self.instructions):
             _, _, idle = await ctx.tick().sample(self.engine.idle)
-            if idle and len(self.reads_at_done) == len(self.instructions):
-                assert self.memory.writes_in_flight == 0
-                return
-        raise AssertionError(f"only {len(self.reads_at_done)} instructions completed")
+        assert self.memory.writes_in_flight == 0
 
     async def write_memory(self, ctx) -> None:
         await self.memory.serve_writes(ctx, self.engine.axi)
@@ -101,13 +99,14 @@ class Bench:
             ctx.set(ready, stalls.go())
 
     async def watch(self, ctx) -> None:
-        engine, status = self.engine, self.engine.status
+        engine, status, watchdog = self.engine, self.engine.status, Watchdog()
         async for _, _, busy, idle, port, dram, drain, error in ctx.tick().sample(
                 status.busy, engine.idle, status.stalled_port, status.stalled_dram, status.stalled_drain,
                 engine.error):
             assert port + dram + drain <= busy
             assert not (busy and idle)
             self.errors += error
+            watchdog.check(len(self.memory.data_cycles), self.memory.writes_in_flight, len(self.reads_at_done))
 
 
 @pytest.fixture(scope="module")
