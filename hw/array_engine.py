@@ -23,9 +23,9 @@ TILE_COUNT_BITS = 16
 class StepLayout(data.StructLayout):
     """One step of the walk: the operands of one k for every bank.
 
-    ``product``: there is a product (0 in the single step of an instruction without tiles); ``read``: the operands start
-    a new word, at ``activation_address`` and ``weight_address``; ``byte``: their place in the word; ``first``, ``last``:
-    k is the tile's first, last; ``final``: no later step of the instruction reads.
+    ``product``: there is a product (0 in the single step of an instruction without tiles); ``read``: the operands
+    start a new word, at ``activation_address`` and ``weight_address``; ``byte``: their place in the word; ``first``,
+    ``last``: k is the tile's first, last; ``final``: no later step of the instruction reads.
     """
 
     def __init__(self, config: MachineConfig):
@@ -36,11 +36,35 @@ class StepLayout(data.StructLayout):
         })
 
 
+class WalkRegisters:
+    """State of the walk; separate signals, because most of them move rarely.
+
+    The instruction in progress: ``unsigned``, ``empty`` (no tiles), ``a_tile_words``, ``w_tile_words``, ``w_base``,
+    ``columns`` (column tiles), ``k``. What is left of it: ``rows_left``, ``columns_left`` (tiles), ``k_left``. The
+    current tile's first words: ``a_tile``, ``w_tile``; the current words ``a_word``, ``w_word`` and the ``byte`` in
+    them; ``first``: the tile's first step.
+    """
+
+    def __init__(self, config: MachineConfig):
+        deepest = max(config.activation_depth, config.weight_depth)
+        widths = {"unsigned": 1, "empty": 1, "first": 1, "byte": range(config.word_bytes)}
+        widths |= dict.fromkeys(("k", "k_left"), range(deepest * config.word_bytes + 1))
+        widths |= dict.fromkeys(("columns", "columns_left", "rows_left"), TILE_COUNT_BITS)
+        widths |= dict.fromkeys(("a_tile_words", "w_tile_words", "w_base", "a_tile", "w_tile", "a_word", "w_word"),
+                                ADDRESS_BITS)
+        for name, width in widths.items():
+            setattr(self, name, Signal(width, name=name, reset_less=True))
+        self.last = self.k_left == 1
+        self.last_column = self.columns_left == 1
+        self.last_tile = self.last_column & (self.rows_left == 1)
+        self.end = self.empty | (self.last & self.last_tile)
+
+
 class TileWalk(wiring.Component):
     """Turns MATMUL instructions into one step per k, row tiles outermost, then column tiles.
 
-    The first step of an instruction is offered in the cycle after it is accepted; an instruction is accepted when none is in
-    progress or in the very cycle in which the last step of the one in progress is taken, so that steps of
+    The first step of an instruction is offered in the cycle after it is accepted. An instruction is accepted when none
+    is in progress, or in the very cycle in which the last step of the one in progress is taken, so that steps of
     consecutive instructions follow each other without a gap. No tiles: one step without a product.
 
     Parameters
@@ -63,75 +87,63 @@ class TileWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        new = self.instruction.payload
-        step = self.step.payload
-        deepest = max(config.activation_depth, config.weight_depth)
-        # The instruction in progress.
-        is_unsigned = Signal()
-        empty = Signal()
-        a_tile_words = Signal(ADDRESS_BITS, reset_less=True)
-        w_tile_words = Signal(ADDRESS_BITS, reset_less=True)
-        w_base = Signal(ADDRESS_BITS, reset_less=True)
-        columns = Signal(TILE_COUNT_BITS, reset_less=True)
-        k = Signal(range(deepest * config.word_bytes + 1), reset_less=True)
-        # Where the walk is: what is left, the tiles' first words, the words and the byte in them.
-        rows_left = Signal.like(columns)
-        columns_left = Signal.like(columns)
-        k_left = Signal.like(k)
-        a_tile = Signal(ADDRESS_BITS, reset_less=True)
-        w_tile = Signal(ADDRESS_BITS, reset_less=True)
-        a_word = Signal(ADDRESS_BITS, reset_less=True)
-        w_word = Signal(ADDRESS_BITS, reset_less=True)
-        byte = Signal(range(config.word_bytes), reset_less=True)
-        first = Signal(reset_less=True)
-
-        last_column = columns_left == 1
-        last_tile = last_column & (rows_left == 1)
-        last = k_left == 1
-        end = Signal()
-        a_next = Signal(ADDRESS_BITS)
-        w_next = Signal(ADDRESS_BITS)
-        m.d.comb += [
-            end.eq(empty | (last & last_tile)),
-            a_next.eq(Mux(last_column, a_tile + a_tile_words, a_tile)),
-            w_next.eq(Mux(last_column, w_base, w_tile + w_tile_words)),
-            step.product.eq(~empty),
-            step.read.eq(~empty & (byte == 0)),
-            step.first.eq(~empty & first),
-            step.last.eq(~empty & last),
-            step.final.eq(empty | (last_tile & (byte == 0) & (k_left <= config.word_bytes))),
-            step.unsigned.eq(is_unsigned),
-            step.byte.eq(byte),
-            step.activation_address.eq(a_word),
-            step.weight_address.eq(w_word),
-            self.instruction.ready.eq(~self.step.valid | (self.step.ready & end)),
-        ]
-        with m.If(self.step.ready & end):
-            m.d.sync += self.step.valid.eq(0)
+        walk = WalkRegisters(self.config)
+        self.describe(m, walk)
         with m.If(self.step.valid & self.step.ready):
-            m.d.sync += [k_left.eq(k_left - 1), byte.eq(byte + 1), first.eq(0)]
-            with m.If(byte == config.word_bytes - 1):
-                m.d.sync += [byte.eq(0), a_word.eq(a_word + 1), w_word.eq(w_word + 1)]
-            with m.If(last):
-                m.d.sync += [
-                    k_left.eq(k), byte.eq(0), first.eq(1),
-                    a_tile.eq(a_next), a_word.eq(a_next), w_tile.eq(w_next), w_word.eq(w_next),
-                    columns_left.eq(columns_left - 1),
-                ]
-                with m.If(last_column):
-                    m.d.sync += [columns_left.eq(columns), rows_left.eq(rows_left - 1)]
+            with m.If(walk.end):
+                m.d.sync += self.step.valid.eq(0)
+            self.advance(m, walk)
         with m.If(self.instruction.valid & self.instruction.ready):
-            m.d.sync += [
-                self.step.valid.eq(1),
-                is_unsigned.eq(packed_layout(MATMUL_CONTROL)(new.control[:3]).a_unsigned),
-                empty.eq((new.row_tiles[:TILE_COUNT_BITS] == 0) | (new.column_tiles[:TILE_COUNT_BITS] == 0)),
-                a_tile_words.eq(new.a_tile_words), w_tile_words.eq(new.w_tile_words), w_base.eq(new.w_base),
-                rows_left.eq(new.row_tiles), columns.eq(new.column_tiles), columns_left.eq(new.column_tiles),
-                k.eq(new.k), k_left.eq(new.k), byte.eq(0), first.eq(1),
-                a_tile.eq(new.a_base), a_word.eq(new.a_base), w_tile.eq(new.w_base), w_word.eq(new.w_base),
-            ]
+            m.d.sync += self.step.valid.eq(1)
+            self.accept(m, walk)
+        m.d.comb += self.instruction.ready.eq(~self.step.valid | (self.step.ready & walk.end))
         return m
+
+    def describe(self, m: Module, walk: WalkRegisters) -> None:
+        """Drive the step from the registers."""
+        step = self.step.payload
+        starts_word = walk.byte == 0
+        in_last_word = walk.k_left <= self.config.word_bytes
+        m.d.comb += [
+            step.product.eq(~walk.empty),
+            step.read.eq(~walk.empty & starts_word),
+            step.first.eq(~walk.empty & walk.first),
+            step.last.eq(~walk.empty & walk.last),
+            step.final.eq(walk.empty | (walk.last_tile & starts_word & in_last_word)),
+            step.unsigned.eq(walk.unsigned),
+            step.byte.eq(walk.byte),
+            step.activation_address.eq(walk.a_word),
+            step.weight_address.eq(walk.w_word),
+        ]
+
+    def advance(self, m: Module, walk: WalkRegisters) -> None:
+        """Go to the next k, and after a tile's last to the next tile."""
+        m.d.sync += [walk.k_left.eq(walk.k_left - 1), walk.byte.eq(walk.byte + 1), walk.first.eq(0)]
+        with m.If(walk.byte == self.config.word_bytes - 1):
+            m.d.sync += [walk.byte.eq(0), walk.a_word.eq(walk.a_word + 1), walk.w_word.eq(walk.w_word + 1)]
+        a_next = Mux(walk.last_column, walk.a_tile + walk.a_tile_words, walk.a_tile)
+        w_next = Mux(walk.last_column, walk.w_base, walk.w_tile + walk.w_tile_words)
+        with m.If(walk.last):
+            m.d.sync += [
+                walk.k_left.eq(walk.k), walk.byte.eq(0), walk.first.eq(1),
+                walk.a_tile.eq(a_next), walk.a_word.eq(a_next), walk.w_tile.eq(w_next), walk.w_word.eq(w_next),
+                walk.columns_left.eq(Mux(walk.last_column, walk.columns, walk.columns_left - 1)),
+                walk.rows_left.eq(walk.rows_left - walk.last_column),
+            ]
+
+    def accept(self, m: Module, walk: WalkRegisters) -> None:
+        """Take over an instruction."""
+        new = self.instruction.payload
+        rows, columns = new.row_tiles[:TILE_COUNT_BITS], new.column_tiles[:TILE_COUNT_BITS]
+        m.d.sync += [
+            walk.unsigned.eq(packed_layout(MATMUL_CONTROL)(new.control[:3]).a_unsigned),
+            walk.empty.eq((rows == 0) | (columns == 0)),
+            walk.a_tile_words.eq(new.a_tile_words), walk.w_tile_words.eq(new.w_tile_words), walk.w_base.eq(new.w_base),
+            walk.rows_left.eq(rows), walk.columns.eq(columns), walk.columns_left.eq(columns),
+            walk.k.eq(new.k), walk.k_left.eq(new.k), walk.byte.eq(0), walk.first.eq(1),
+            walk.a_tile.eq(new.a_base), walk.a_word.eq(new.a_base),
+            walk.w_tile.eq(new.w_base), walk.w_word.eq(new.w_base),
+        ]
 
 
 class EdgeLayout(data.StructLayout):
@@ -163,8 +175,8 @@ class ArrayEngine(wiring.Component):
 
     Latency, from the cycle in which an instruction is accepted: bank 0 is read 1 cycle later, and the first tile is
     ``drain.valid`` after ``k + C + 3`` cycles. Initiation interval of tiles, within and across instructions, with a
-    reader that starts at once: ``max(k, R, C + 3)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is read for
-    the last time, which is when the last bank is read; an instruction without tiles takes one step.
+    reader that starts at once: ``max(k, R, C + 3)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is
+    read for the last time, which is when the last bank is read; an instruction without tiles takes one step.
 
     Parameters
     ----------

@@ -34,9 +34,9 @@ class PE(wiring.Component):
                          |               +-- 0 if first <-+
                          +--> activation_out (to the next column)
 
-    Boxes are registers. With operands at the inputs in cycle t, both leave for the neighbours in t + 1, in which their
-    product is added. ``result`` shows a sum whose last operands came in t from cycle t + 3 on, until the next sum is complete.
-    While ``enable`` is 0 operands and accumulator keep their value.
+    Boxes are registers. With operands at the inputs in cycle t, both leave for the neighbours in t + 1, in which
+    their product is added. ``result`` shows a sum whose last operands came in t from cycle t + 3 on, until the next
+    sum is complete. While ``enable`` is 0 operands and accumulator keep their value.
 
     Members
     -------

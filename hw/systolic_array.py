@@ -19,20 +19,19 @@ class RowSignature(wiring.Signature):
         Operands and sums keep their value while it is 0.
     activation : In(ActivationLayout)
         Enters column 0; reaches column c in c cycles.
-    weights_in : In(C x signed(8)), weights_out : Out(C x signed(8))
-        One weight per column, from the row above and, a cycle later, to the row below.
-    results : Out(C x signed(32))
-        The drain registers.
+    weights_in : In(8 * C), weights_out : Out(8 * C)
+        One weight per column, column 0 lowest, from the row above and, a cycle later, to the row below.
+    results : Out(32 * C)
+        The drain registers, column 0 lowest. (Plain bits: named elements would be R * C lines of Verilog.)
     """
 
     def __init__(self, config: MachineConfig):
-        weights = data.ArrayLayout(signed(WEIGHT_BITS), config.columns)
         super().__init__({
             "enable": In(1),
             "activation": In(ActivationLayout()),
-            "weights_in": In(weights),
-            "weights_out": Out(weights),
-            "results": Out(data.ArrayLayout(signed(ACCUMULATOR_BITS), config.columns)),
+            "weights_in": In(WEIGHT_BITS * config.columns),
+            "weights_out": Out(WEIGHT_BITS * config.columns),
+            "results": Out(ACCUMULATOR_BITS * config.columns),
         })
 
 
@@ -60,9 +59,9 @@ class Row(wiring.Component):
             m.d.comb += [
                 pe.enable.eq(self.enable),
                 pe.activation_in.eq(activation),
-                pe.weight_in.eq(self.weights_in[c]),
-                self.weights_out[c].eq(pe.weight_out),
-                self.results[c].eq(pe.result),
+                pe.weight_in.eq(self.weights_in.word_select(c, WEIGHT_BITS)),
+                self.weights_out.word_select(c, WEIGHT_BITS).eq(pe.weight_out),
+                self.results.word_select(c, ACCUMULATOR_BITS).eq(pe.result),
             ]
             activation = pe.activation_out
         return m
@@ -95,7 +94,7 @@ class SystolicArray(wiring.Component):
     config : MachineConfig
     twin : bool
         Elaborate the rows in place, for Amaranth's simulator. Otherwise each row is an instance of the Verilog module
-        ``phonolith_row``, whose text :func:`phonolith.hw.row_verilog.row_verilog` returns: text then grows with R + C instead of R * C.
+        ``phonolith_row``, whose text ``hw/row_verilog.py`` makes: text then grows with R + C instead of R * C.
 
     Members
     -------
@@ -122,7 +121,7 @@ class SystolicArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        weights = self.weights
+        weights = self.weights.as_value()
         results = []
         for r in range(self.config.rows):
             m.submodules[f"row{r}"], row = self.make_row()
@@ -132,7 +131,7 @@ class SystolicArray(wiring.Component):
                 row.weights_in.eq(weights),
             ]
             weights = row.weights_out
-            results.append(row.results.as_value())
+            results.append(row.results)
         m.d.comb += self.data.eq(Array(results)[self.row])
         return m
 
@@ -149,5 +148,4 @@ def row_instance(ports) -> Instance:
     """Return an instance of the Verilog row, connected to an interface of :class:`RowSignature`."""
     return Instance(
         ROW_MODULE, i_clk=ClockSignal(), i_enable=ports.enable, i_activation=ports.activation.as_value(),
-        i_weights_in=ports.weights_in.as_value(), o_weights_out=ports.weights_out.as_value(),
-        o_results=ports.results.as_value())
+        i_weights_in=ports.weights_in, o_weights_out=ports.weights_out, o_results=ports.results)
