@@ -13,10 +13,23 @@ LIMITS = {Saturate.INT8: (-128, 127), Saturate.UINT8: (0, 255), Saturate.INT16: 
 
 def vector(state: State, operands: dict[str, int], control: dict[str, int]) -> None:
     """Execute VECTOR, one row tile at a time (its chunks and rows do not depend on each other)."""
+    check_encodings(control)
     check_banks(state, operands, control)
     for first in range(0, operands["rows"], state.config.rows):
         count = min(state.config.rows, operands["rows"] - first)
         Tile(state, operands, control, first, count).execute()
+
+
+def check_encodings(control: dict) -> None:
+    """Refuse encodings without a meaning, and a row register that is read while it is reduced into."""
+    for name, kinds in (("source", Source), ("source_width", Width), ("multiplier", Multiplier),
+                        ("destination", Destination)):
+        if control[name] >= len(kinds):
+            raise illegal(f"VECTOR has no {name} {control[name]}.")
+    read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
+    read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
+    if control["reduce"] and control["reduce_register"] in read:
+        raise illegal(f"VECTOR reads row register {control['reduce_register']} and reduces into it.")
 
 
 def check_banks(state: State, operands: dict, control: dict) -> None:
@@ -131,9 +144,7 @@ class Tile:
             return self.parameters(1)
         if kind == Multiplier.ROW:
             return self.row_values("factor_register")
-        if kind == Multiplier.IMMEDIATE:
-            return np.int64(self.operands["factor"])
-        raise illegal(f"VECTOR has no multiplier {kind}.")
+        return np.int64(self.operands["factor"])
 
     def add(self, y: np.ndarray) -> np.ndarray:
         """Add the bias after the multiplier, and the residual to the value saturated to int16."""
