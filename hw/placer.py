@@ -84,11 +84,14 @@ class Placer(wiring.Component):
         return m
 
     def select_unit(self, m: Module):
-        """Return the stream to place: units as they come, or columns of the transposer."""
+        """Return the stream to place: units as they come, or columns of the transposer.
+
+        A null unit goes past the transposer, but waits while columns of the instruction before leave.
+        """
         m.submodules.transposer = transposer = Transposer(config=self.config)
         unit = stream.Signature(unit_layout(self.config)).create()
         m.d.comb += [transposer.i.payload.eq(self.i.payload), transposer.columns.eq(self.placement.columns)]
-        with m.If(self.active & self.placement.transpose & ~self.i.payload.null):
+        with m.If(self.active & self.placement.transpose & (transposer.o.valid | ~self.i.payload.null)):
             connect_stream(m, transposer.o, unit)
             m.d.comb += [transposer.i.valid.eq(self.i.valid), self.i.ready.eq(transposer.i.ready)]
         with m.Else():

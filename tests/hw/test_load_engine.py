@@ -268,6 +268,17 @@ def test_transpose_rate(benches, dram):
     assert bench.write_cycles[-1] - bench.memory.data_cycles[0] == 1 + 3 * 32
 
 
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("transpose", [0, 1])
+def test_empty_instruction_waits_for_columns(benches, dram, count, transpose):
+    """An instruction without data behind a transposing one is done behind it."""
+    bench = bench_of(benches, "16x16/128")
+    turn = load(Target.WEIGHT, transpose=1, inner=(count, 16), segment_bytes=4)
+    empty = load(Target.WEIGHT, transpose=transpose)
+    bench.run([empty, turn, empty, empty, turn], dram)
+    assert [len(writes) for writes in bench.writes] == [0, 4 * count, 0, 0, 4 * count, 0]
+
+
 def test_small_instructions_overlap(benches, dram):
     """One-beat instructions do not wait for one another's latency."""
     bench = bench_of(benches, "16x16/128")
