@@ -60,10 +60,15 @@ def mask_names(mask: int) -> tuple[str, ...]:
 
 
 class Emitter:
-    """Collects instructions; :meth:`assemble` encodes them."""
+    """Collects instructions; :meth:`assemble` encodes them.
+
+    ``owners`` holds for each item the ``owner`` (a node's name) that was set when it was emitted.
+    """
 
     def __init__(self):
         self.items: list[Issue | Label] = []
+        self.owner = ""
+        self.owners: list[str] = []
 
     def __len__(self) -> int:
         """Instructions and labels so far."""
@@ -72,6 +77,7 @@ class Emitter:
     def label(self, name: str) -> None:
         """Name the next instruction as a branch target."""
         self.items.append(Label(name))
+        self.owners.append(self.owner)
 
     def end(self) -> None:
         """Stop when everything is done."""
@@ -165,6 +171,7 @@ class Emitter:
 
     def _append(self, mnemonic: str, operands: dict[str, Value | str], wait=(), signal=()) -> None:
         self.items.append(Issue(mnemonic, operands, tuple(wait), tuple(signal)))
+        self.owners.append(self.owner)
 
     def assemble(self, config: MachineConfig) -> tuple[np.ndarray, list[int]]:
         """Return the program's words (uint32) and, per item, the index of its first word."""

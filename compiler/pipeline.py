@@ -2,18 +2,15 @@
 
 from phonolith.compiler.allocate import Dram
 from phonolith.compiler.inspect import node_macs
-from phonolith.compiler.ir import Graph, Node
-from phonolith.compiler.lower import LOWERINGS
+from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place
-from phonolith.compiler.lower.copy import copy_tensor
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.program import Program, Region
+from phonolith.compiler.schedule import VIEWS, emit_nodes
 from phonolith.compiler.shapes import Shape, infer_shapes
 from phonolith.compiler.synchronize import synchronize
-from phonolith.compiler.views import View
 from phonolith.hw.config import MachineConfig
 
-VIEWS = ("slice", "reshape")
 Frames = dict[str, tuple[int, int]]
 
 
@@ -31,20 +28,17 @@ def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> P
     """Return the program of a lowered graph whose inputs and nodes have ``shapes``."""
     ctx = Lowering(config, {}, Dram())
     place_tensors(ctx, graph, shapes)  # where inputs and results are in DRAM
-    starts = [len(ctx.emitter)]
-    for node in graph.nodes:
-        lower_node(ctx, node, shapes[node.name])  # instructions without semaphores
-        starts.append(len(ctx.emitter))
+    emit_nodes(ctx, graph, shapes)  # instructions without semaphores
+    ctx.emitter.owner = "END"
     ctx.emitter.end()
     unordered, positions = ctx.emitter.assemble(config)
     words = synchronize(unordered, config)  # semaphores and fences
-    regions = tuple(Region(node.name, node.op, positions[start], positions[stop], node_macs(node, shapes))
-                    for node, start, stop in zip(graph.nodes, starts, starts[1:], strict=False))
     inputs = {value.name: ctx.views[value.name] for value in graph.inputs}
     tensors = {node.name: ctx.views[node.name] for node in graph.nodes}
     return Program(
         config_hash=config.hash, name=graph.name, words=words, constants=tuple(ctx.constants), inputs=inputs,
-        tensors=tensors, outputs=graph.outputs, size=ctx.dram.size, regions=regions,
+        tensors=tensors, outputs=graph.outputs, size=ctx.dram.size,
+        regions=regions(graph, shapes, ctx.emitter.owners, positions),
         temporaries=tuple(ctx.temporaries), zeros=tuple(ctx.dram.zeros), metadata=graph.metadata)
 
 
@@ -73,27 +67,11 @@ def conv_frames(graph: Graph) -> Frames:
     return frames
 
 
-def lower_node(ctx: Lowering, node: Node, shape: Shape) -> None:
-    """Emit a node's instructions, or make its view."""
-    ctx.node = node
-    if node.op == "slice":
-        x = ctx.views[node.inputs[0]]
-        ctx.views[node.name] = x.slice(node.attributes["start"], node.attributes["stop"])
-    elif node.op == "reshape":
-        ctx.views[node.name] = reshaped(ctx, ctx.views[node.inputs[0]], shape)
-    else:
-        LOWERINGS[node.op](ctx, node)
-    if node.op not in VIEWS or ctx.made.intersection(node.inputs):
-        ctx.made.add(node.name)
-
-
-def reshaped(ctx: Lowering, x: View, shape: Shape) -> View:
-    """Return a view of ``x`` with other dimensions, of a contiguous copy if need be."""
-    view = x.reshape(shape)
-    if view is not None:
-        return view
-    copy = ctx.temporary(x)
-    copy_tensor(ctx, x, copy)
-    view = copy.reshape(shape)
-    assert view is not None
-    return view
+def regions(graph: Graph, shapes: dict[str, Shape], owners: list[str], positions: list[int]) -> tuple[Region, ...]:
+    """Return the word ranges of every node from the owners and first words of the emitted instructions."""
+    edges = [0, *(i for i in range(1, len(owners)) if owners[i] != owners[i - 1]), len(owners) - 1]
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for first, behind in zip(edges, edges[1:], strict=False):
+        parts.setdefault(owners[first], []).append((positions[first], positions[behind]))
+    return tuple(Region(node.name, node.op, node_macs(node, shapes), tuple(parts.get(node.name, ())))
+                 for node in graph.nodes)

@@ -24,13 +24,22 @@ PROGRAM_ALIGNMENT = 4096
 
 @dataclass(frozen=True)
 class Region:
-    """Program words ``start .. stop`` (exclusive) that compute one node."""
+    """The program words that compute one node: (start, stop) ranges, none for a view."""
 
     node: str
     op: str
-    start: int
-    stop: int
     macs: int
+    parts: tuple[tuple[int, int], ...]
+
+    @property
+    def start(self) -> int:
+        """First word, 0 for a view."""
+        return self.parts[0][0] if self.parts else 0
+
+    @property
+    def stop(self) -> int:
+        """End of the last word, 0 for a view; other nodes' words may lie between."""
+        return self.parts[-1][1] if self.parts else 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Program:
     size : int
         Bytes of DRAM, without the program itself.
     regions : tuple
-        Word ranges of the nodes, in program order.
+        One per node, in the graph's order.
     """
 
     config_hash: str
@@ -123,6 +132,13 @@ class Program:
         """Return the tensor called ``name`` (a node or an input) from a DRAM image."""
         return (self.tensors | self.inputs)[name].read(image)
 
+    def node_at(self, word: int) -> str:
+        """Return the node whose instruction holds program word ``word``; KeyError for END."""
+        for region in self.regions:
+            if any(start <= word < stop for start, stop in region.parts):
+                return region.node
+        raise KeyError(word)
+
     def writable(self) -> np.ndarray:
         """Return a mask, bool ``[size]``, of the bytes that the program may change."""
         mask = np.zeros(self.size, bool)
@@ -192,9 +208,14 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
         config_hash=document["config_hash"], name=document["name"],
         words=tensors["words"], constants=tuple(constants), size=document["size"],
         inputs=views(document["inputs"]), tensors=views(document["tensors"]),
-        outputs=tuple(document["outputs"]), regions=tuple(Region(**r) for r in document["regions"]),
+        outputs=tuple(document["outputs"]), regions=tuple(region(entry) for entry in document["regions"]),
         temporaries=tuple(view(entry) for entry in document["temporaries"]),
         zeros=tuple((low, high) for low, high in document["zeros"]), metadata=document["metadata"])
+
+
+def region(entry: dict) -> Region:
+    """Return the region of a JSON document."""
+    return Region(**entry | {"parts": tuple((start, stop) for start, stop in entry["parts"])})
 
 
 def views(entries: dict[str, dict]) -> dict[str, View]:

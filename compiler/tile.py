@@ -12,6 +12,8 @@ from phonolith.hw.config import MachineConfig
 
 # Array cycles a step should last, so that instruction overhead and latencies hide behind it.
 STEP_CYCLES = 512
+# A smaller block is worth this fraction of the array's rows: the first results come earlier.
+FILLED_ENOUGH = 0.98
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,15 @@ def balanced(count: int, most: int) -> list[range]:
 def row_blocks(outer: int, inner: int, target: int, most: int, rows: int) -> list[Block]:
     """Cut two row loops into blocks of about ``target`` and at most ``most`` rows.
 
-    Blocks hold whole inner loops where these fit: as many as waste the fewest of the array's ``rows``.
+    Blocks hold whole inner loops where these fit: the fewest that fill the array's ``rows`` nearly as well as any.
     """
     if outer == 1 or inner > most:
         size = min(target, most)
         return [Block(o, 1, i, min(size, inner - i)) for o in range(outer) for i in range(0, inner, size)]
     limit = max(1, min(most // inner, outer))
     sizes = range(min(-(-target // inner), limit), limit + 1)
-    best = max(sizes, key=lambda g: (filled(g * inner, rows), -g))
+    fullest = max(filled(g * inner, rows) for g in sizes)
+    best = next(g for g in sizes if filled(g * inner, rows) >= FILLED_ENOUGH * fullest)
     return [Block(o, min(best, outer - o), 0, inner) for o in range(0, outer, best)]
 
 

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import time
-from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 
@@ -102,14 +101,12 @@ def costs(case: Case, result: RunResult, config: MachineConfig, frames: int) -> 
 
 def replay(case: Case, config: MachineConfig, counter: EventCounter) -> Counter:
     """Count a program's events with the instruction-set simulator; return array steps by node."""
-    starts = [region.start for region in case.program.regions]
     steps: Counter = Counter()
 
     def retire(position, mnemonic, operands, state):
         counter.retire(position, mnemonic, operands, state)
         if mnemonic == "MATMUL":
-            region = case.program.regions[bisect_right(starts, position) - 1]
-            steps[region.node] += operands["row_tiles"] * operands["column_tiles"] * operands["k"]
+            steps[case.program.node_at(position)] += operands["row_tiles"] * operands["column_tiles"] * operands["k"]
 
     Machine(case.program.words, case.image.copy(), config, on_retire=retire).run()
     return steps

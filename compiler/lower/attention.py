@@ -127,8 +127,8 @@ class Attention:
             destination_pitch=self.score_tiles, reduce=Reduce.MAX, reduce_register=MAXIMUM)
 
     def exponentiate(self, block: Block) -> None:
-        """Write the exponentials to the activation memory; leave the reciprocals of their sums."""
-        ctx, exp, context = self.ctx, self.node.attributes["exp"], self.node.attributes["context"]
+        """Write the exponentials to the activation memory; leave their sums."""
+        ctx, exp = self.ctx, self.node.attributes["exp"]
         self.exponentials = ctx.hold(ctx.activation, self.exp_words)
         ctx.emitter.vector(
             rows=block.rows, columns=self.steps, source=Source.SCRATCHPAD, source_base=self.scores.low,
@@ -138,8 +138,6 @@ class Attention:
             destination_base=self.exponentials.low, destination_pitch=self.exp_words,
             reduce=Reduce.SUM, reduce_register=SUM)
         ctx.operands.release(self.scores)
-        ctx.emitter.rowop(function=RowFunction.RECIPROCAL, source_register=SUM, destination_register=FACTOR,
-                          rows=block.rows, factor=(context["numerator"], context["shift"]))
 
     def multiply_context(self, block: Block) -> None:
         """Multiply the exponentials by the values."""
@@ -153,6 +151,10 @@ class Attention:
 
     def drain_context(self, block: Block) -> None:
         """Divide by the row sums and store, tile by tile where a strip is narrower than the array."""
+        context = self.node.attributes["context"]
+        self.ctx.emitter.rowop(
+            function=RowFunction.RECIPROCAL, source_register=SUM, destination_register=FACTOR, rows=block.rows,
+            factor=(context["numerator"], context["shift"]))
         width = self.width if self.tile_columns == self.ctx.config.columns else self.tile_columns
         y = head_columns(self.y, block.head, self.heads)
         for start in range(0, self.width, width):

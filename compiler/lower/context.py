@@ -25,8 +25,6 @@ class Lowering:
     ----------
     views : dict
         Where each tensor is in DRAM.
-    node : Node
-        The node being lowered; errors name it.
     constants : list
         (address, uint8 array) of what the image holds besides inputs.
     temporaries : list
@@ -43,7 +41,7 @@ class Lowering:
         self.views = views
         self.dram = dram
         self.emitter = Emitter()
-        self.node: Node | None = None
+        self._node: Node | None = None
         self.constants: list[tuple[int, np.ndarray]] = []
         self.temporaries: list[View] = []
         self.made: set[str] = set()
@@ -54,6 +52,16 @@ class Lowering:
         self.results = Ring("scratchpad", 0, bank)
         self.operands = Ring("scratchpad", bank, 2 * bank)
         self._table: bytes | None = None
+
+    @property
+    def node(self) -> Node | None:
+        """The node being lowered; errors name it, and the instructions emitted meanwhile are its own."""
+        return self._node
+
+    @node.setter
+    def node(self, node: Node) -> None:
+        self._node = node
+        self.emitter.owner = node.name
 
     @property
     def user(self) -> str:

@@ -1,5 +1,7 @@
 """layernorm: mean, centred squares, inverse square root, affine; one row tile at a time."""
 
+from collections.abc import Iterator
+
 from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
@@ -19,14 +21,16 @@ SUM, MEAN, SQUARES, FACTOR = range(4)
 PARAMETER_BYTES = 8
 
 
-def lower_layernorm(ctx: Lowering, node: Node) -> None:
-    """Emit the row tiles; gamma and beta are loaded once where they fit."""
+def lower_layernorm(ctx: Lowering, node: Node) -> Iterator[int]:
+    """Emit the row tiles, yielding in front of each how many rows of x it needs; load gamma and beta once if they fit.
+    """
     x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
     c = node.constants
     address = ctx.constant(pack.parameters(c["beta"], c["gamma"], c["gamma_shift"]))
     words, stored = ctx.scratch_words(x.shape[-1], 2), ctx.scratch_words(x.shape[-1], y.itemsize)
     gamma = Affine(ctx, address, x.shape[-1])
     for piece in row_tiles(ctx, words + stored, x, y):
+        yield piece.stop
         with ctx.take(ctx.operands, piece.count * words) as source, \
                 ctx.take(ctx.results, piece.count * words) as normal, \
                 ctx.take(ctx.results, piece.count * stored) as result:
@@ -70,7 +74,7 @@ class Affine:
         self.ctx = ctx
         self.address = address
         self.columns = columns
-        self.chunks = min(-(-columns // ctx.config.columns), ctx.parameter.words)
+        self.chunks = min(-(-columns // ctx.config.columns), ctx.parameter.free)
         self.region = ctx.hold(ctx.parameter, self.chunks)
         self.step = self.chunks * ctx.config.columns
         self.loaded: int | None = None

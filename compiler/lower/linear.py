@@ -9,16 +9,16 @@ from phonolith.compiler.views import Rows, common_rows
 from phonolith.hw.isa import Target
 
 
-def lower_linear(ctx: Lowering, node: Node) -> None:
-    """Emit a linear layer on each set of rows that two loops can walk."""
+def linear_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
+    """Return the products of a linear layer: one for each set of rows that two loops can walk."""
     views = [ctx.views[name] for name in (node.inputs[0], node.name, *node.inputs[1:])]
     parameters, load_columns = constant_operand(ctx, node)
-    for a, y, *residual in common_rows(*views):
-        emit(ctx, node, a, y, parameters, load_columns, residual[0] if residual else None)
+    return [schedule(ctx, node, a, y, parameters, load_columns, residual[0] if residual else None)
+            for a, y, *residual in common_rows(*views)]
 
 
-def lower_conv2d(ctx: Lowering, node: Node) -> None:
-    """Emit a convolution: a product whose rows are gathered windows."""
+def conv2d_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
+    """Return the product of a convolution: its rows are gathered windows."""
     channels, height, width, depth = node.constants["weight"].shape
     (pad_t, pad_f), (step_t, step_f) = node.attributes["padding"], node.attributes["stride"]
     x = packed_input(ctx, ctx.views[node.inputs[0]], pad_t, pad_f * depth)
@@ -27,18 +27,17 @@ def lower_conv2d(ctx: Lowering, node: Node) -> None:
     a = Rows(corner, y.shape[0], step_t * x.strides[0], y.shape[1], step_f * depth, width * depth, height,
              x.strides[0])
     rows = Rows(y.address, y.shape[0], y.strides[0], y.shape[1], y.strides[1], channels * y.itemsize)
-    parameters, load_columns = constant_operand(ctx, node)
-    emit(ctx, node, a, rows, parameters, load_columns)
+    return [schedule(ctx, node, a, rows, *constant_operand(ctx, node))]
 
 
-def emit(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
-         residual: Rows | None = None) -> None:
-    """Emit the product of gathered rows with the node's weight."""
-    ProductSchedule(ctx, Product(
+def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
+             residual: Rows | None = None) -> ProductSchedule:
+    """Return the product of gathered rows with the node's weight."""
+    return ProductSchedule(ctx, Product(
         a=a, a_unsigned=ctx.views[node.inputs[0]].dtype == "uint8", k=a.row_bytes,
         columns=len(node.constants["weight"]), tile_columns=ctx.config.columns, load_columns=load_columns,
         y=y, dtype=node.dtype, parameters=parameters, residual=residual,
-        rows_ready=node.inputs[0] not in ctx.made)).emit()
+        rows_ready=node.inputs[0] not in ctx.made))
 
 
 def constant_operand(ctx: Lowering, node: Node) -> tuple[int, LoadColumns]:

@@ -1,6 +1,6 @@
 """Matrix products: the one schedule behind linear, conv2d and matmul."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import Region, Ring
@@ -100,20 +100,48 @@ class ProductSchedule:
         self.rows = Resident(ctx, ctx.activation)
         self.weights = Resident(ctx, ctx.weight)
         self.parameters = Resident(ctx, ctx.parameter)
-
-    def emit(self) -> None:
-        """Emit all steps."""
-        p = self.product
-        size = ProductSize(p.a.outer_count, p.a.inner_count, p.columns, p.k, p.tile_columns, p.itemsize == 1,
-                           p.parameters is not None, p.most_rows or p.a.count)
         self.check_room()
-        for step in plan_product(size, self.ctx.config, first_small=p.rows_ready).steps():
+        size = ProductSize(
+            product.a.outer_count, product.a.inner_count, product.columns, product.k, product.tile_columns,
+            product.itemsize == 1, product.parameters is not None, product.most_rows or product.a.count)
+        self.plan = plan_product(size, ctx.config, first_small=product.rows_ready)
+
+    def emit(self) -> Iterator[int]:
+        """Emit all steps; yield behind each MATMUL how many rows are finished, all columns stored.
+
+        The caller may emit instructions of its own there: they execute while the array computes.
+        """
+        finished = 0
+        for step in self.plan.steps():
             w_base = self.enter_columns(step)
             a_base = self.enter_rows(step)
-            self.enter_parameters(step)
-            self.emit_step(step, a_base, w_base)
+            self.load_parameters(step.column_group)
+            self.emit_matmul(step, a_base, w_base)
+            yield finished
+            self.emit_results(step)
+            if step.column_group.stop == step.tiles.stop and step.column_group is self.plan.column_groups[-1]:
+                finished += step.block.rows
         for resident in (self.rows, self.weights, self.parameters):
             resident.leave()
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether all columns stay on chip."""
+        return len(self.plan.column_groups) == 1
+
+    @property
+    def parameter_words(self) -> int:
+        """Parameter words in use at a time, at most."""
+        return max(map(len, self.plan.column_groups)) if self.product.parameters is not None else 0
+
+    def prefetch(self) -> None:
+        """Load all weights and parameters ahead of time if they fit beside what is in use."""
+        group = self.plan.column_groups[0]
+        room = (self.ctx.weight.free >= len(group) * self.words
+                and self.ctx.parameter.free >= self.parameter_words)
+        if self.keeps_columns and room:
+            self.load_columns(group, group)
+            self.load_parameters(group)
 
     def check_room(self) -> None:
         """Refuse an inner dimension that does not fit the operand memories."""
@@ -127,13 +155,18 @@ class ProductSchedule:
 
     def enter_columns(self, step: Step) -> int:
         """Load the weights of a step, as far as they are not there; return their base."""
-        group, p = step.column_group, self.product
+        group = step.column_group
+        base = self.load_columns(group, step.tiles if self.product.rows_ready else group)
+        return base + (step.tiles.start - group.start) * self.words
+
+    def load_columns(self, group: range, wanted: range) -> int:
+        """Load the wanted tiles of a column group unless they are there; return the group's base."""
         base = self.weights.enter(group, len(group) * self.words)
-        wanted = step.tiles if p.rows_ready else group
         missing = [tile for tile in wanted if self.weights.is_new(tile)]
         if missing:
-            p.load_columns(range(missing[0], missing[-1] + 1), base + (missing[0] - group.start) * self.words)
-        return base + (step.tiles.start - group.start) * self.words
+            tiles = range(missing[0], missing[-1] + 1)
+            self.product.load_columns(tiles, base + (tiles.start - group.start) * self.words)
+        return base
 
     def enter_rows(self, step: Step) -> int:
         """Load the rows of a step if they are not there; return their base."""
@@ -146,9 +179,9 @@ class ProductSchedule:
             self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(step.block), base, self.words)
         return base
 
-    def enter_parameters(self, step: Step) -> None:
-        """Load the parameters of a step's column group if they are not there: VECTOR needs them last."""
-        group, p = step.column_group, self.product
+    def load_parameters(self, group: range) -> None:
+        """Load the parameters of a column group unless they are there; VECTOR needs them last."""
+        p = self.product
         if p.parameters is None:
             return
         base = self.parameters.enter(group, len(group))
@@ -161,22 +194,25 @@ class ProductSchedule:
         """Return the row tiles of a block."""
         return -(-block.rows // self.ctx.config.rows)
 
-    def emit_step(self, step: Step, a_base: int, w_base: int) -> None:
-        """Emit MATMUL, VECTOR and STORE of a step, with the residual's LOAD in front."""
+    def emit_matmul(self, step: Step, a_base: int, w_base: int) -> None:
+        """Emit MATMUL of a step, with the row factors in front."""
+        p = self.product
+        if p.prepare:
+            p.prepare(p.a.block(step.block))
+        self.ctx.emitter.matmul(
+            a_base=a_base, a_tile_words=self.words, w_base=w_base, w_tile_words=self.words,
+            row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+
+    def emit_results(self, step: Step) -> None:
+        """Emit VECTOR and STORE of a step, with the residual's LOAD in front."""
         p, ctx, rows = self.product, self.ctx, step.block.rows
         columns = p.column_range(step.tiles)
         pitch = ctx.scratch_words(len(columns), p.itemsize)
-        if p.prepare:
-            p.prepare(p.a.block(step.block))
         residual_words = rows * len(step.tiles) if p.residual else 0
         with ctx.take(ctx.operands, residual_words) as residual, ctx.take(ctx.results, rows * pitch) as result:
             if p.residual:
                 wanted = p.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
                 ctx.load_rows(Target.SCRATCHPAD, wanted, residual, len(step.tiles))
-            ctx.emitter.matmul(
-                a_base=a_base, a_tile_words=self.words, w_base=w_base, w_tile_words=self.words,
-                row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k,
-                a_unsigned=p.a_unsigned)
             self.emit_vector(step, len(columns), residual, result, pitch)
             stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
             ctx.store_rows(stored.block(step.block), result, pitch)

@@ -14,11 +14,15 @@ BANK_SHARE = 4
 
 @dataclass(frozen=True)
 class Piece:
-    """Some columns of some rows, the same of each tensor: ``rows[i]`` selects tensor i's."""
+    """Some columns of some rows, the same of each tensor: ``rows[i]`` selects tensor i's.
+
+    ``stop`` counts the rows up to the last one of this piece, in the order of the tensor.
+    """
 
     rows: tuple[Rows, ...]
     count: int
     columns: int
+    stop: int = 0
 
 
 def pieces(ctx: Lowering, *views: View) -> Iterator[Piece]:
@@ -46,9 +50,11 @@ def row_tiles(ctx: Lowering, words: int, *views: View) -> Iterator[Piece]:
     most = min(ctx.config.rows, ctx.results.words // words)
     if most == 0:
         raise does_not_fit(f"{ctx.user}, whose rows stay whole,", words, ctx.results)
+    stop = 0
     for rows in common_rows(*views):
         for block in tiles(rows[0], most):
-            yield Piece(tuple(r.block(block) for r in rows), block.rows, views[0].shape[-1])
+            stop += block.rows
+            yield Piece(tuple(r.block(block) for r in rows), block.rows, views[0].shape[-1], stop)
 
 
 def tiles(rows: Rows, most: int) -> list[Block]:

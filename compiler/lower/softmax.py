@@ -1,5 +1,6 @@
 """softmax_exp and argmax: reductions along whole rows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from phonolith.compiler.ir import Node
@@ -11,12 +12,13 @@ from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Saturate, Sou
 MAXIMUM = 0
 
 
-def lower_softmax_exp(ctx: Lowering, node: Node) -> None:
-    """Emit the row maximum, then the table of the distance to it."""
+def lower_softmax_exp(ctx: Lowering, node: Node) -> Iterator[int]:
+    """Emit the row maximum, then the table of the distance to it; yield in front of each piece the rows it needs."""
     x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
     ctx.load_table(node.constants["table"])
     words, stored = ctx.scratch_words(x.shape[-1], 2), ctx.scratch_words(x.shape[-1], 1)
     for piece in row_tiles(ctx, words, x, y):
+        yield piece.stop
         with ctx.take(ctx.operands, piece.count * words) as source, \
                 ctx.take(ctx.results, piece.count * stored) as result:
             ctx.load_rows(Target.SCRATCHPAD, piece.rows[0], source, words)
@@ -31,12 +33,13 @@ def lower_softmax_exp(ctx: Lowering, node: Node) -> None:
             ctx.store_rows(piece.rows[1], result, stored)
 
 
-def lower_argmax(ctx: Lowering, node: Node) -> None:
-    """Emit the index of each row's maximum."""
+def lower_argmax(ctx: Lowering, node: Node) -> Iterator[int]:
+    """Emit the index of each row's maximum; yield in front of each piece the rows it needs."""
     x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
     indices = expanded(y)
     words = ctx.scratch_words(x.shape[-1], x.itemsize)
     for piece in row_tiles(ctx, words, x, indices):
+        yield piece.stop
         with ctx.take(ctx.operands, piece.count * words) as source, \
                 ctx.take(ctx.results, piece.count) as result:
             ctx.load_rows(Target.SCRATCHPAD, piece.rows[0], source, words)

@@ -54,11 +54,16 @@ def test_other_files_are_refused(compiled, tmp_path):
         programs.load(tmp_path / "p.program")
 
 
-def test_regions_cover_the_program_in_order(compiled):
+def test_every_instruction_has_one_node(compiled):
     program, _ = compiled
-    edges = [edge for region in program.regions for edge in (region.start, region.stop)]
-    assert edges[0] == 1 and edges[-1] == len(program.words) - 1
-    assert edges == sorted(edges)
+    covered = np.zeros(len(program.words), int)
+    for region in program.regions:
+        for start, stop in region.parts:
+            covered[start:stop] += 1
+    assert (covered[1:-1] == 1).all() and covered[0] == covered[-1] == 0
+    assert program.node_at(program.regions[-1].start) == program.regions[-1].node
+    with pytest.raises(KeyError):
+        program.node_at(len(program.words) - 1)
 
 
 def test_wrong_inputs(compiled):
