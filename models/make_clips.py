@@ -42,9 +42,9 @@ class Clip:
 
 CLIPS = (
     Clip(1, "seven three one", Voice("en-us-nyc", "m3", 172, 40)),
-    Clip(2, "two zero four nine", Voice("en-gb-scotland", "f3", 140, 55)),
+    Clip(2, "two zero four nine", Voice("en-us-nyc", "f3", 140, 55)),
     Clip(3, "five eight six one three", Voice("en-us-nyc", "steph2", 190, 50)),
-    Clip(4, "nine zero two seven four six", Voice("en-gb-scotland", "m7", 172, 35)),
+    Clip(4, "nine zero two seven four six", Voice("en-us-nyc", "victor", 190, 30)),
 )
 
 
