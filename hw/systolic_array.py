@@ -55,7 +55,7 @@ class Row(wiring.Component):
         m = Module()
         activation = self.activation
         for c in range(self.columns):
-            m.submodules[f"pe{c}"] = pe = PE()
+            m.submodules[f"pe{c:02}"] = pe = PE()
             m.d.comb += [
                 pe.enable.eq(self.enable),
                 pe.activation_in.eq(activation),

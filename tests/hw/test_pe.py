@@ -60,5 +60,5 @@ def test_stands_still_while_disabled():
 
 def test_verilog_under_cocotb(tmp_path, monkeypatch, repository):
     monkeypatch.syspath_prepend(str(repository))
-    verilog = row_verilog(MachineConfig(rows=4, columns=4, bus_bits=64)).replace(r"\phonolith_row.pe0 ", "first_pe ")
+    verilog = row_verilog(MachineConfig(rows=4, columns=4, bus_bits=64)).replace(r"\phonolith_row.pe00 ", "first_pe ")
     assert len(run_cocotb(verilog, "first_pe", "tests.hw.cocotb_pe", tmp_path)) == 3
