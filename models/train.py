@@ -154,15 +154,15 @@ def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str |
           steps: int = 1500, seed: int = 0, log: Callable[[str], None] = to_stderr) -> EncoderCTC:
     """Train on the recordings of `data_dir` and write the float checkpoint `output` (safetensors).
 
-    The vocabulary is the data's. One thread; the result depends on the data, `config`, `steps` and `seed`
-    (and on the versions of torch and of the processor's kernels). Raises PhonolithError if the data holds
-    no recordings that training may open.
+    The vocabulary is the data's. One thread. Without synthetic voices the result depends on the data, `config`,
+    `steps` and `seed` (and on torch and the processor); some synthetic voices add noise of their own. Raises
+    PhonolithError if the data holds no recordings that training may open.
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     vocabulary = vocabulary_of(training_recordings(data_dir))
     model = EncoderCTC(replace(config, vocabulary=vocabulary), DROPOUT)
-    model.front_end.to(memory_format=torch.channels_last)
+    model.front_end.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (stub lacks it)
     batches = make_batches(data_dir, vocabulary, seed, log)
     optimize(model, batches, steps, log)
     save_encoder(model, output)
