@@ -97,12 +97,13 @@ def main() -> None:
     parser.add_argument("--check", default="12x12")
     arguments = parser.parse_args()
     library, names = read_library([arguments.liberty]), arguments.arrays.split(",")
+    sources = hardware_sources()
     machines = [machine(name) for name in names]
     measured = [measure(config, library) for config in machines]
     blocks = {block: fit(block, machines, measured) for block, _ in BLOCKS}
     write(ROOT / "reports" / "data" / TABLE, {
         "library": library.name, "nand2_um2": library.nand2, "tool": tool(), "mapping": MAPPING,
-        "sources": hardware_sources(), "machines": names, "made_by": "benchmarks/area_table.py", "blocks": blocks})
+        "sources": sources, "machines": names, "made_by": "benchmarks/area_table.py", "blocks": blocks})
     for name, config, figures in zip(names, machines, measured, strict=True):
         show(name, compose(blocks, config), figures)
     for name in filter(None, arguments.check.split(",")):

@@ -16,6 +16,8 @@ from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder
 WORKER = "yosys_worker.py"
 RESULT = "result.json"
 TIMEOUT_SECONDS = 3600
+# SKY130's isolation cells between power domains: abc would take them for gates.
+NOT_LOGIC = "__lpflow_"
 MAPPING = ("Yosys synth (no -booth), module by module, modules with the same cells once, not flattened; dfflibmap; "
            "abc -liberty with its default script, no timing goal; memories of at least 2048 bits and 32 words (or "
            "16384 bits) with one write port and one clocked read port as SRAM macros, smaller ones as flip-flops")
@@ -162,6 +164,7 @@ def write_job(folder: Path, verilog: str, top: str, library: Library, result: Pa
     design, job = folder / "design.v", folder / "job.json"
     design.write_text(verilog)
     job.write_text(json.dumps({"verilog": str(design), "top": top, "libraries": [str(p) for p in libraries],
+                               "dont_use": [cell for cell in library.areas if NOT_LOGIC in cell],
                                "result": str(result)}))
     return job
 

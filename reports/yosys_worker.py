@@ -1,7 +1,7 @@
 """What runs inside Yosys: ``python yosys_worker.py JOB.json``, in a process of its own because Yosys may simply exit.
 
-The job names ``verilog``, ``top``, ``libraries`` (plain Liberty files) and ``result``, a file that exists afterwards
-only if everything went well. Imports nothing of ours.
+The job names ``verilog``, ``top``, ``libraries`` (plain Liberty files), ``dont_use`` (cells) and ``result``, a file
+that exists afterwards only if everything went well. Imports nothing of ours.
 """
 
 import json
@@ -30,7 +30,8 @@ def main(job_file: str) -> None:
     run(design, "synth -run coarse:fine")
     memories = take_macros(design)
     libraries = " ".join(f"-liberty {quoted(path)}" for path in job["libraries"])
-    run(design, "synth -run fine:check", f"dfflibmap {libraries}", f"abc {libraries}", "opt_clean")
+    unused = " ".join(f"-dont_use {cell}" for cell in job["dont_use"])
+    run(design, "synth -run fine:check", f"dfflibmap {libraries} {unused}", f"abc {libraries} {unused}", "opt_clean")
     result = {"modules": cell_counts(design, same_as), "memories": memories, "same_as": same_as}
     temporary = Path(job["result"] + ".part")
     temporary.write_text(json.dumps(result))
