@@ -54,6 +54,10 @@ class Ring:
         """Free a region: what comes later in the program may overwrite it."""
         self.live.remove(region)
 
+    def rewind(self) -> None:
+        """Start again from the low end, so that what follows is not cut by the high one."""
+        self.cursor = self.low
+
     @property
     def free(self) -> int:
         """Words of the largest region :meth:`take` can give."""

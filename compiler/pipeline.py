@@ -5,8 +5,9 @@ from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place
 from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
-from phonolith.compiler.schedule import VIEWS, emit_nodes
+from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import Shape, infer_shapes
 from phonolith.compiler.synchronize import synchronize
 from phonolith.hw.config import MachineConfig

@@ -2,24 +2,22 @@
 
 Engines execute their instructions in order, so what shall run at the same time must be close together:
 
-- A row-wise operator behind a product (layernorm behind a residual linear) is emitted between the product's steps,
-  each block as soon as its rows are stored: it runs on the vector unit while the array computes.
-- The weights of the next linear layer are loaded before nodes that do not use the weight memory, so that they do
-  not queue behind loads that wait for those nodes' operands.
+- A row-wise operator behind a product (layernorm behind a residual linear) takes the product's results from the
+  scratchpad, block by block, while the array computes the next block.
+- Weights of linear layers to come are loaded in small pieces wherever the bus would be idle.
 """
-
-from collections.abc import Iterator
 
 from phonolith.compiler.ir import Graph, Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.copy import copy_tensor
 from phonolith.compiler.lower.product import ProductSchedule
+from phonolith.compiler.prefetch import VIEWS, Prefetcher
 from phonolith.compiler.shapes import Shape
-from phonolith.compiler.views import View
+from phonolith.compiler.views import Block, View, common_rows
 
-VIEWS = ("slice", "reshape")
-VECTOR_ONLY = ("add", "rescale", "table")
+# A row tile of a node that shares the scratchpad with a product takes at most this fraction of a bank.
+SCRATCH_SHARE = 4
 
 
 def emit_nodes(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:
@@ -28,16 +26,19 @@ def emit_nodes(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:
 
 
 class Scheduler:
-    """Walks the nodes of one graph; ``ready`` holds products whose weights are already on their way."""
+    """Walks the nodes of one graph; ``nodes`` are those still to come."""
 
     def __init__(self, ctx: Lowering, graph: Graph, shapes: dict[str, Shape]):
         self.ctx = ctx
         self.shapes = shapes
         self.nodes = list(graph.nodes)
-        self.ready: dict[str, list[ProductSchedule]] = {}
         for node in graph.nodes:
             if node.op not in VIEWS or ctx.made.intersection(node.inputs):
                 ctx.made.add(node.name)
+            if node.op in VIEWS and node.inputs[0] in ctx.views:
+                self.make_view(node)
+        self.prefetcher = Prefetcher(ctx, self.nodes)
+        ctx.bus_is_free, ctx.make_room = self.prefetcher.use_bus, self.prefetcher.give_up
 
     def run(self) -> None:
         """Emit everything."""
@@ -45,95 +46,74 @@ class Scheduler:
             node = self.nodes.pop(0)
             self.ctx.node = node
             if node.op in VIEWS:
-                self.make_view(node)
+                self.copy_view(node)
             elif node.op in PRODUCTS:
                 self.emit_product(node)
             elif node.op in ROWWISE:
-                self.finish(node, self.begin(node)[0])
+                ROWWISE[node.op](self.ctx, node).emit()
             else:
-                self.emit_whole(node)
+                WHOLE[node.op](self.ctx, node)
 
     def make_view(self, node: Node) -> None:
-        """Enter where a slice or reshape lies."""
+        """Enter where a slice or reshape lies, if it is no more than a view."""
         x = self.ctx.views[node.inputs[0]]
         if node.op == "slice":
-            self.ctx.views[node.name] = x.slice(node.attributes["start"], node.attributes["stop"])
+            view = x.slice(node.attributes["start"], node.attributes["stop"])
         else:
-            self.ctx.views[node.name] = reshaped(self.ctx, x, self.shapes[node.name])
+            view = x.reshape(self.shapes[node.name])
+        if view is not None:
+            self.ctx.views[node.name] = view
 
-    def emit_whole(self, node: Node) -> None:
-        """Emit a node that nothing else is mixed with."""
-        if node.op in VECTOR_ONLY:
-            self.prefetch()
-            self.ctx.node = node
-        WHOLE[node.op](self.ctx, node)
+    def copy_view(self, node: Node) -> None:
+        """Make a view that was not possible at first, of a contiguous copy if need be."""
+        if node.name not in self.ctx.views:
+            self.make_view(node)
+        if node.name not in self.ctx.views:
+            x = self.ctx.views[node.inputs[0]]
+            copy = self.ctx.temporary(x)
+            copy_tensor(self.ctx, x, copy)
+            self.ctx.views[node.name] = packed(copy, self.shapes[node.name])
 
     def emit_product(self, node: Node) -> None:
-        """Emit a product and, between its steps, the blocks of the node behind it if that goes row by row."""
-        products = self.ready.pop(node.name, None) or PRODUCTS[node.op](self.ctx, node)
-        if not self.is_followed(node, products):
-            for product in products:
-                for _ in product.emit():
-                    pass
+        """Emit a product, together with the node behind it if that goes row by row."""
+        products = self.prefetcher.started(node) or PRODUCTS[node.op](self.ctx, node)
+        if self.is_followed(node, products):
+            emit_together(self.ctx, products[0], self.nodes.pop(0))
             return
-        follower, steps = self.nodes.pop(0), products[0].emit()
-        next(steps)
-        blocks, needed = self.begin(follower)
-        self.ctx.node = node
-        for finished in steps:
-            self.ctx.node = follower
-            while needed is not None and needed <= finished:
-                needed = next(blocks, None)
-            self.ctx.node = node
-        self.finish(follower, blocks)
+        for product in products:
+            product.emit()
 
     def is_followed(self, node: Node, products: list[ProductSchedule]) -> bool:
-        """Tell whether the next node can be emitted between the steps of this product."""
+        """Tell whether the next node can go row by row over what this product leaves in the scratchpad."""
         following = self.nodes[0] if self.nodes else None
-        return (following is not None and following.op in ROWWISE and following.inputs == (node.name,)
-                and len(products) == 1 and products[0].keeps_columns
-                and self.ctx.parameter.words - products[0].parameter_words >= self.chunks(following))
-
-    def chunks(self, node: Node) -> int:
-        """Return the parameter words of all columns of a node."""
-        return -(-self.shapes[node.inputs[0]][-1] // self.ctx.config.columns)
-
-    def begin(self, node: Node) -> tuple[Iterator[int], int | None]:
-        """Start a row-wise node, which takes its parameter memory, and load the next weights.
-
-        Returns the blocks still to emit and how many rows the first one needs.
-        """
-        self.ctx.node = node
-        blocks = ROWWISE[node.op](self.ctx, node)
-        needed = next(blocks)
-        self.prefetch()
-        return blocks, needed
-
-    def finish(self, node: Node, blocks: Iterator[int]) -> None:
-        """Emit the rest of a row-wise node."""
-        self.ctx.node = node
-        for _ in blocks:
-            pass
-
-    def prefetch(self) -> None:
-        """Load the constants of the next node if it is a linear layer whose operands have addresses."""
-        following = self.nodes[0] if self.nodes else None
-        if following is None or following.op != "linear" or not self.ctx.views.keys() >= set(following.inputs):
-            return
-        self.ctx.node = following
-        products = PRODUCTS[following.op](self.ctx, following)
-        self.ready[following.name] = products
-        if len(products) == 1:
-            products[0].prefetch()
+        if following is None or following.op not in ROWWISE or following.inputs != (node.name,):
+            return False
+        rows_in_one_loop = len(products) == 1 and len(self.shapes[node.name]) == 2
+        if not rows_in_one_loop or not products[0].whole_rows:
+            return False
+        chunks = -(-self.shapes[node.name][1] // self.ctx.config.columns)
+        room = self.ctx.parameter.free >= products[0].parameter_words + chunks
+        return room and self.ctx.config.rows * chunks <= self.ctx.results.words // SCRATCH_SHARE
 
 
-def reshaped(ctx: Lowering, x: View, shape: Shape) -> View:
-    """Return a view of ``x`` with other dimensions, of a contiguous copy if need be."""
-    view = x.reshape(shape)
-    if view is not None:
-        return view
-    copy = ctx.temporary(x)
-    copy_tensor(ctx, x, copy)
+def emit_together(ctx: Lowering, product: ProductSchedule, node: Node) -> None:
+    """Emit a product and, behind each of its blocks, the row tiles of ``node`` on that block."""
+    with ctx.lowering(node):
+        follower = ROWWISE[node.op](ctx, node)
+    ((rows,),) = common_rows(follower.y)
+
+    def follow(block: Block, base: int, pitch: int) -> None:
+        with ctx.lowering(node):
+            for start in range(0, block.rows, ctx.config.rows):
+                part = Block(0, 1, block.inner + start, min(ctx.config.rows, block.rows - start))
+                follower.tile(rows.block(part), part.rows, base + start * pitch, pitch)
+
+    product.emit(follow)
+    follower.release()
+
+
+def packed(copy: View, shape: Shape) -> View:
+    """Return a contiguous tensor with other dimensions behind the leading one."""
     view = copy.reshape(shape)
     assert view is not None
     return view

@@ -1,28 +1,25 @@
-"""Lowering: one function per operator emits its instructions."""
+"""Lowering: one function or class per operator emits its instructions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.attention import lower_attention
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.elementwise import lower_add, lower_rescale, lower_table
-from phonolith.compiler.lower.layernorm import lower_layernorm
+from phonolith.compiler.lower.layernorm import LayerNorm
 from phonolith.compiler.lower.linear import conv2d_schedules, linear_schedules
 from phonolith.compiler.lower.matmul import lower_matmul
 from phonolith.compiler.lower.product import ProductSchedule
-from phonolith.compiler.lower.softmax import lower_argmax, lower_softmax_exp
+from phonolith.compiler.lower.rowwise import Rowwise
+from phonolith.compiler.lower.softmax import ArgMax, SoftmaxExp
 
-# Products with constant weights: they can load these early and let other work in between their steps.
+# Products with constant weights.
 PRODUCTS: dict[str, Callable[[Lowering, Node], list[ProductSchedule]]] = {
     "linear": linear_schedules,
     "conv2d": conv2d_schedules,
 }
-# Row by row: generators that say how many rows they need next.
-ROWWISE: dict[str, Callable[[Lowering, Node], Iterator[int]]] = {
-    "layernorm": lower_layernorm,
-    "softmax_exp": lower_softmax_exp,
-    "argmax": lower_argmax,
-}
+# Operators on whole rows.
+ROWWISE: dict[str, type[Rowwise]] = {"layernorm": LayerNorm, "softmax_exp": SoftmaxExp, "argmax": ArgMax}
 WHOLE: dict[str, Callable[[Lowering, Node], None]] = {
     "matmul": lower_matmul,
     "attention": lower_attention,

@@ -87,6 +87,7 @@ class Attention:
             if ahead:
                 self.drain_scores(ahead)
             self.drain_context(block)
+            self.ctx.bus_is_free()
             if following and not ahead:
                 self.multiply_scores(following)
                 self.drain_scores(following)

@@ -1,6 +1,6 @@
 """What every operator's lowering shares: the emitter, the memories, where tensors are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -34,6 +34,10 @@ class Lowering:
     activation, weight, parameter, results, operands : Ring
         On-chip memories; ``results`` and ``operands`` are scratchpad banks 0 (what VECTOR makes) and 1 (what
         LOAD brings).
+    bus_is_free : callable
+        Called where LOADs of later nodes may be emitted: those of the next step are already.
+    make_room : callable
+        Called when a memory is full: gives up what was loaded ahead of time.
     """
 
     def __init__(self, config: MachineConfig, views: dict[str, View], dram: Dram):
@@ -51,6 +55,8 @@ class Lowering:
         self.parameter = Ring("parameter", 0, config.parameter_depth)
         self.results = Ring("scratchpad", 0, bank)
         self.operands = Ring("scratchpad", bank, 2 * bank)
+        self.bus_is_free: Callable[[], None] = lambda: None
+        self.make_room: Callable[[], None] = lambda: None
         self._table: bytes | None = None
 
     @property
@@ -62,6 +68,15 @@ class Lowering:
     def node(self, node: Node) -> None:
         self._node = node
         self.emitter.owner = node.name
+
+    @contextmanager
+    def lowering(self, node: Node) -> Iterator[None]:
+        """Emit for another node until the end of the block."""
+        previous = self._node
+        self.node = node
+        yield
+        if previous is not None:
+            self.node = previous
 
     @property
     def user(self) -> str:
@@ -82,7 +97,9 @@ class Lowering:
         ring.release(region)
 
     def hold(self, ring: Ring, words: int) -> Region:
-        """Return words of a memory that the caller releases."""
+        """Return words of a memory that the caller releases; what was loaded ahead of time makes room."""
+        if ring.free < words:
+            self.make_room()
         return ring.take(words, self.user)
 
     def scratch_words(self, columns: int, itemsize: int) -> int:

@@ -1,11 +1,10 @@
 """layernorm: mean, centred squares, inverse square root, affine; one row tile at a time."""
 
-from collections.abc import Iterator
-
 from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
-from phonolith.compiler.lower.rowwise import Piece, row_tiles
+from phonolith.compiler.lower.rowwise import Rowwise
+from phonolith.compiler.views import Rows
 from phonolith.hw.isa import (
     Destination,
     Multiplier,
@@ -21,50 +20,47 @@ SUM, MEAN, SQUARES, FACTOR = range(4)
 PARAMETER_BYTES = 8
 
 
-def lower_layernorm(ctx: Lowering, node: Node) -> Iterator[int]:
-    """Emit the row tiles, yielding in front of each how many rows of x it needs; load gamma and beta once if they fit.
-    """
-    x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
-    c = node.constants
-    address = ctx.constant(pack.parameters(c["beta"], c["gamma"], c["gamma_shift"]))
-    words, stored = ctx.scratch_words(x.shape[-1], 2), ctx.scratch_words(x.shape[-1], y.itemsize)
-    gamma = Affine(ctx, address, x.shape[-1])
-    for piece in row_tiles(ctx, words + stored, x, y):
-        yield piece.stop
-        with ctx.take(ctx.operands, piece.count * words) as source, \
-                ctx.take(ctx.results, piece.count * words) as normal, \
-                ctx.take(ctx.results, piece.count * stored) as result:
-            ctx.load_rows(Target.SCRATCHPAD, piece.rows[0], source, words)
-            statistics(ctx, node, piece, source, words)
-            normalise(ctx, piece, source, normal, words)
-            gamma.apply(node, piece, normal, words, result, stored)
-            ctx.store_rows(piece.rows[1], result, stored)
-    gamma.release()
+class LayerNorm(Rowwise):
+    """Layer normalization; gamma and beta are loaded once where they fit."""
 
+    def __init__(self, ctx: Lowering, node: Node):
+        super().__init__(ctx, node)
+        self.operand_words = self.words
+        c = node.constants
+        address = ctx.constant(pack.parameters(c["beta"], c["gamma"], c["gamma_shift"]))
+        self.affine = Affine(ctx, address, self.columns)
 
-def statistics(ctx: Lowering, node: Node, piece: Piece, source: int, words: int) -> None:
-    """Leave the mean and the inverse standard deviation of each row in row registers."""
-    a = node.attributes
-    row = {"rows": piece.count, "columns": piece.columns, "source": Source.SCRATCHPAD, "source_base": source,
-           "source_pitch": words}
-    ctx.emitter.vector(**row, reduce=Reduce.SUM, reduce_register=SUM)
-    ctx.emitter.vector(
-        rows=piece.count, columns=1, source=Source.ZERO, pre=Pre.MINUS_ROW, row_register=SUM,
-        multiplier=Multiplier.IMMEDIATE, factor=(-a["mean_multiplier"], a["mean_shift"]),
-        reduce=Reduce.MAX, reduce_register=MEAN)
-    ctx.emitter.vector(**row, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.SQUARE,
+    def release(self) -> None:
+        """Give the parameter memory back."""
+        self.ctx.parameter.release(self.affine.region)
+
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+        """Emit one tile: statistics, normal rows in int16, affine."""
+        ctx, stored = self.ctx, self.result_words
+        x = {"rows": count, "columns": self.columns, "source": Source.SCRATCHPAD, "source_base": source,
+             "source_pitch": pitch}
+        self.statistics(x)
+        with ctx.take(ctx.operands, count * self.words) as normal, \
+                ctx.take(ctx.results, count * stored) as result:
+            ctx.emitter.vector(
+                **x, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.ROW, factor_register=FACTOR,
+                saturate=Saturate.INT16, destination=Destination.SCRATCHPAD, destination_base=normal,
+                destination_pitch=self.words)
+            self.affine.apply(self.node, count, normal, self.words, result, stored)
+            ctx.store_rows(rows, result, stored)
+
+    def statistics(self, x: dict) -> None:
+        """Leave the mean and the inverse standard deviation of each row in row registers."""
+        a, emitter, count = self.node.attributes, self.ctx.emitter, x["rows"]
+        emitter.vector(**x, reduce=Reduce.SUM, reduce_register=SUM)
+        emitter.vector(
+            rows=count, columns=1, source=Source.ZERO, pre=Pre.MINUS_ROW, row_register=SUM,
+            multiplier=Multiplier.IMMEDIATE, factor=(-a["mean_multiplier"], a["mean_shift"]),
+            reduce=Reduce.MAX, reduce_register=MEAN)
+        emitter.vector(**x, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.SQUARE,
                        reduce=Reduce.SUM, reduce_register=SQUARES)
-    ctx.emitter.rowop(function=RowFunction.INVERSE_SQRT, source_register=SQUARES, destination_register=FACTOR,
-                      rows=piece.count, factor=(a["numerator"], a["shift"]), epsilon=a["epsilon"])
-
-
-def normalise(ctx: Lowering, piece: Piece, source: int, normal: int, words: int) -> None:
-    """Write the rows with zero mean and unit variance, int16."""
-    ctx.emitter.vector(
-        rows=piece.count, columns=piece.columns, source=Source.SCRATCHPAD, source_base=source,
-        source_pitch=words, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.ROW,
-        factor_register=FACTOR, saturate=Saturate.INT16, destination=Destination.SCRATCHPAD,
-        destination_base=normal, destination_pitch=words)
+        emitter.rowop(function=RowFunction.INVERSE_SQRT, source_register=SQUARES, destination_register=FACTOR,
+                      rows=count, factor=(a["numerator"], a["shift"]), epsilon=a["epsilon"])
 
 
 class Affine:
@@ -79,11 +75,7 @@ class Affine:
         self.step = self.chunks * ctx.config.columns
         self.loaded: int | None = None
 
-    def release(self) -> None:
-        """Give the parameter memory back."""
-        self.ctx.parameter.release(self.region)
-
-    def apply(self, node: Node, piece: Piece, normal: int, words: int, result: int, stored: int) -> None:
+    def apply(self, node: Node, rows: int, normal: int, words: int, result: int, stored: int) -> None:
         """Emit ``gamma * t + beta`` for the columns of a row tile.
 
         A step holds an even number of chunks unless it is the only one: bytes share scratchpad words in pairs.
@@ -95,7 +87,7 @@ class Affine:
             columns = min(step, self.columns - start)
             self.load(start, columns)
             self.ctx.emitter.vector(
-                rows=piece.count, columns=columns, source=Source.SCRATCHPAD, source_base=normal + chunk,
+                rows=rows, columns=columns, source=Source.SCRATCHPAD, source_base=normal + chunk,
                 source_pitch=words, multiplier=Multiplier.COLUMN, post_bias=True,
                 parameter_base=self.region.low, saturate=SATURATE[node.dtype],
                 destination=Destination.SCRATCHPAD, destination_byte=byte,

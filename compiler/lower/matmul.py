@@ -24,14 +24,12 @@ def lower_matmul(ctx: Lowering, node: Node) -> None:
         else:
             columns, tile_columns, load_columns = b.shape[1], *transposed(ctx, b)
         normalize = normalizer(ctx, node, x) if a.get("normalize") else None
-        product = ProductSchedule(ctx, Product(
+        ProductSchedule(ctx, Product(
             a=rows, a_unsigned=x.dtype == "uint8", k=rows.row_bytes, columns=columns,
             tile_columns=tile_columns, load_columns=load_columns, y=results, dtype=node.dtype,
             factor=(0, 0) if normalize else (a["multiplier"], a["shift"]), prepare=normalize,
             factor_register=ROW_FACTOR, most_rows=most_rows(ctx, x) if normalize else None,
-            rows_ready=not ctx.made.intersection(node.inputs)))
-        for _ in product.emit():
-            pass
+            rows_ready=not ctx.made.intersection(node.inputs))).emit()
 
 
 def heads(ctx: Lowering, node: Node) -> Iterator[tuple[View, View, View]]:

@@ -1,6 +1,6 @@
 """Matrix products: the one schedule behind linear, conv2d and matmul."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import Region, Ring
@@ -12,6 +12,7 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
 
 LoadColumns = Callable[[range, int], None]
+Follow = Callable[[Block, int, int], None]
 PARAMETER_BYTES = 8
 
 
@@ -56,6 +57,15 @@ class Product:
     def column_range(self, tiles: range) -> range:
         """Return the columns of some tiles."""
         return range(tiles.start * self.tile_columns, min(tiles.stop * self.tile_columns, self.columns))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Where the operands of a step are."""
+
+    a_base: int
+    w_base: int
+    residual: Region | None
 
 
 class Resident:
@@ -106,23 +116,25 @@ class ProductSchedule:
             product.itemsize == 1, product.parameters is not None, product.most_rows or product.a.count)
         self.plan = plan_product(size, ctx.config, first_small=product.rows_ready)
 
-    def emit(self) -> Iterator[int]:
-        """Emit all steps; yield behind each MATMUL how many rows are finished, all columns stored.
+    def emit(self, follow: Follow | None = None) -> None:
+        """Emit all steps; the operands of each are loaded while the array is busy with the one before.
 
-        The caller may emit instructions of its own there: they execute while the array computes.
+        ``follow(block, base, pitch)`` may emit what reads the results of a block while they are in the scratchpad.
         """
-        finished = 0
-        for step in self.plan.steps():
-            w_base = self.enter_columns(step)
-            a_base = self.enter_rows(step)
-            self.load_parameters(step.column_group)
-            self.emit_matmul(step, a_base, w_base)
-            yield finished
-            self.emit_results(step)
-            if step.column_group.stop == step.tiles.stop and step.column_group is self.plan.column_groups[-1]:
-                finished += step.block.rows
+        steps = list(self.plan.steps())
+        loaded = self.load(steps[0])
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            self.emit_step(step, loaded, follow)
+            if following:
+                loaded = self.load(following)
+            self.ctx.bus_is_free()
         for resident in (self.rows, self.weights, self.parameters):
             resident.leave()
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether every step computes all columns."""
+        return all(len(step.tiles) == self.plan.column_groups[-1].stop for step in self.plan.steps())
 
     @property
     def keeps_columns(self) -> bool:
@@ -134,14 +146,23 @@ class ProductSchedule:
         """Parameter words in use at a time, at most."""
         return max(map(len, self.plan.column_groups)) if self.product.parameters is not None else 0
 
-    def prefetch(self) -> None:
-        """Load all weights and parameters ahead of time if they fit beside what is in use."""
+    def prefetch(self, tiles: int) -> bool:
+        """Load some of the weights ahead of time; tell whether there was anything left to load."""
         group = self.plan.column_groups[0]
-        room = (self.ctx.weight.free >= len(group) * self.words
-                and self.ctx.parameter.free >= self.parameter_words)
-        if self.keeps_columns and room:
-            self.load_columns(group, group)
-            self.load_parameters(group)
+        missing = [tile for tile in group if tile not in self.weights.loaded]
+        if missing:
+            self.load_columns(group, range(missing[0], min(missing[0] + tiles, group.stop)))
+        return bool(missing)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a column tile's weights."""
+        return self.words * self.ctx.config.columns * self.ctx.config.word_bytes
+
+    @property
+    def weight_words(self) -> int:
+        """Weight words in use at a time, at most."""
+        return max(map(len, self.plan.column_groups)) * self.words
 
     def check_room(self) -> None:
         """Refuse an inner dimension that does not fit the operand memories."""
@@ -153,11 +174,19 @@ class ProductSchedule:
                     f"{ring.name} bank; {ring.words} are available.",
                     f"Configure a larger {ring.name} memory, or split the operator.")
 
-    def enter_columns(self, step: Step) -> int:
-        """Load the weights of a step, as far as they are not there; return their base."""
-        group = step.column_group
-        base = self.load_columns(group, step.tiles if self.product.rows_ready else group)
-        return base + (step.tiles.start - group.start) * self.words
+    def load(self, step: Step) -> Loaded:
+        """Load what a step needs and is not there yet, in the order in which it is needed."""
+        group, p, residual = step.column_group, self.product, None
+        base = self.load_columns(group, step.tiles if p.rows_ready else group)
+        w_base = base + (step.tiles.start - group.start) * self.words
+        a_base = self.enter_rows(step)
+        self.load_parameters(group)
+        if p.residual:
+            columns = p.column_range(step.tiles)
+            residual = self.ctx.hold(self.ctx.operands, step.block.rows * len(step.tiles))
+            wanted = p.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
+            self.ctx.load_rows(Target.SCRATCHPAD, wanted, residual.low, len(step.tiles))
+        return Loaded(a_base, w_base, residual)
 
     def load_columns(self, group: range, wanted: range) -> int:
         """Load the wanted tiles of a column group unless they are there; return the group's base."""
@@ -194,28 +223,24 @@ class ProductSchedule:
         """Return the row tiles of a block."""
         return -(-block.rows // self.ctx.config.rows)
 
-    def emit_matmul(self, step: Step, a_base: int, w_base: int) -> None:
-        """Emit MATMUL of a step, with the row factors in front."""
-        p = self.product
-        if p.prepare:
-            p.prepare(p.a.block(step.block))
-        self.ctx.emitter.matmul(
-            a_base=a_base, a_tile_words=self.words, w_base=w_base, w_tile_words=self.words,
-            row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
-
-    def emit_results(self, step: Step) -> None:
-        """Emit VECTOR and STORE of a step, with the residual's LOAD in front."""
+    def emit_step(self, step: Step, loaded: Loaded, follow: Follow | None) -> None:
+        """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
         p, ctx, rows = self.product, self.ctx, step.block.rows
         columns = p.column_range(step.tiles)
         pitch = ctx.scratch_words(len(columns), p.itemsize)
-        residual_words = rows * len(step.tiles) if p.residual else 0
-        with ctx.take(ctx.operands, residual_words) as residual, ctx.take(ctx.results, rows * pitch) as result:
-            if p.residual:
-                wanted = p.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
-                ctx.load_rows(Target.SCRATCHPAD, wanted, residual, len(step.tiles))
-            self.emit_vector(step, len(columns), residual, result, pitch)
+        if p.prepare:
+            p.prepare(p.a.block(step.block))
+        ctx.emitter.matmul(
+            a_base=loaded.a_base, a_tile_words=self.words, w_base=loaded.w_base, w_tile_words=self.words,
+            row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+        with ctx.take(ctx.results, rows * pitch) as result:
+            self.emit_vector(step, len(columns), loaded.residual.low if loaded.residual else 0, result, pitch)
+            if loaded.residual:
+                ctx.operands.release(loaded.residual)
             stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
             ctx.store_rows(stored.block(step.block), result, pitch)
+            if follow:
+                follow(step.block, result, pitch)
 
     def emit_vector(self, step: Step, columns: int, residual: int, result: int, pitch: int) -> None:
         """Emit the VECTOR that takes a step's tiles."""

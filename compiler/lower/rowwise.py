@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import does_not_fit
+from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.tile import row_blocks
-from phonolith.compiler.views import Block, Rows, View, common_rows, flat_tails
+from phonolith.compiler.views import Rows, View, common_rows, flat_tails
+from phonolith.hw.isa import Target
 
 # A block of an elementwise operator takes this fraction of a scratchpad bank, so that several are in flight.
 BANK_SHARE = 4
@@ -14,15 +16,11 @@ BANK_SHARE = 4
 
 @dataclass(frozen=True)
 class Piece:
-    """Some columns of some rows, the same of each tensor: ``rows[i]`` selects tensor i's.
-
-    ``stop`` counts the rows up to the last one of this piece, in the order of the tensor.
-    """
+    """Some columns of some rows, the same of each tensor: ``rows[i]`` selects tensor i's."""
 
     rows: tuple[Rows, ...]
     count: int
     columns: int
-    stop: int = 0
 
 
 def pieces(ctx: Lowering, *views: View) -> Iterator[Piece]:
@@ -41,22 +39,46 @@ def pieces(ctx: Lowering, *views: View) -> Iterator[Piece]:
                                   for r, v in zip(rows, flat, strict=True)), block.rows, columns)
 
 
-def row_tiles(ctx: Lowering, words: int, *views: View) -> Iterator[Piece]:
-    """Cut tensors of one number of rows into blocks of whole rows, at most the array's.
+class Rowwise:
+    """An operator on whole rows, one row tile at a time; subclasses emit :meth:`tile`.
 
-    ``words`` is the scratchpad words a row takes in the fuller bank; PhonolithError ``does-not-fit`` when not even
-    one row fits.
+    Attributes
+    ----------
+    x, y : View
+        Input and output; both have one column dimension.
+    words, operand_words, result_words : int
+        Scratchpad words per row: of x, and what a tile needs besides in the two banks.
     """
-    most = min(ctx.config.rows, ctx.results.words // words)
-    if most == 0:
-        raise does_not_fit(f"{ctx.user}, whose rows stay whole,", words, ctx.results)
-    stop = 0
-    for rows in common_rows(*views):
-        for block in tiles(rows[0], most):
-            stop += block.rows
-            yield Piece(tuple(r.block(block) for r in rows), block.rows, views[0].shape[-1], stop)
 
+    def __init__(self, ctx: Lowering, node: Node):
+        self.ctx = ctx
+        self.node = node
+        self.x = ctx.views[node.inputs[0]]
+        self.y = ctx.views[node.name]
+        self.columns = self.x.shape[-1]
+        self.words = ctx.scratch_words(self.columns, self.x.itemsize)
+        self.operand_words = 0
+        self.result_words = ctx.scratch_words(self.columns, self.y.itemsize)
 
-def tiles(rows: Rows, most: int) -> list[Block]:
-    """Cut two row loops into blocks of at most ``most`` rows."""
-    return row_blocks(rows.outer_count, rows.inner_count, most, most, most)
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+        """Emit one tile: x is in the scratchpad at ``source``, the results go to ``rows`` of DRAM."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Give back what the operator keeps between tiles."""
+
+    def emit(self) -> None:
+        """Emit all tiles, loading x."""
+        ctx, bank = self.ctx, self.ctx.results.words
+        words = max(self.words + self.operand_words, self.result_words)
+        most = min(ctx.config.rows, bank // words)
+        if most == 0:
+            raise does_not_fit(f"{ctx.user}, whose rows stay whole,", words, ctx.results)
+        for x, y in common_rows(self.x, self.y):
+            for block in row_blocks(x.outer_count, x.inner_count, most, most, most):
+                if block.rows * words * 2 > bank:
+                    ctx.operands.rewind()
+                with ctx.take(ctx.operands, block.rows * self.words) as source:
+                    ctx.load_rows(Target.SCRATCHPAD, x.block(block), source, self.words)
+                    self.tile(y.block(block), block.rows, source, self.words)
+        self.release()
