@@ -159,8 +159,8 @@ class MachineConfig:
 
     @property
     def queue_bytes(self) -> int:
-        """Four instruction queues, the fetch buffer and the DMA read buffer."""
-        return 4 * 4 * self.queue_words + 2 * 64 * self.bus_bytes
+        """Four instruction queues and the fetch buffer of 32 beats."""
+        return 4 * 4 * self.queue_words + 32 * self.bus_bytes
 
     @property
     def sram_bytes(self) -> int:

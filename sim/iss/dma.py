@@ -48,7 +48,8 @@ def load(state: State, operands: dict[str, int], control: dict[str, int]) -> Non
     elif target in (Target.SCRATCHPAD, Target.PARAMETER):
         load_flat(state, rows, operands, target)
     elif target == Target.TABLE:
-        state.table[:min(256, rows.shape[1])] = rows[0, :256]
+        for row in pad_rows(rows, state.config.word_bytes)[:, :256]:
+            state.table[:len(row)] = row
     else:
         raise illegal(f"LOAD has no target {target}.")
 
