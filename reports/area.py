@@ -80,7 +80,7 @@ def builtin_area(config: MachineConfig) -> dict:
     """
     built_in = table()
     amounts = counts(config)
-    logic = {block: sum(figure * amounts[count] for count, figure in figures.items())
+    logic = {block: sum((figure * amounts[count] for count, figure in figures.items()), 0.0)
              for block, figures in built_in["blocks"].items()}
     sram = {block: number * macro_area(memory) for block, (number, memory) in builtin_memories(config).items()}
     result = report(logic, sram, built_in["nand2_um2"], built_in["library"], built_in["tool"], built_in["mapping"])

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 INCHES, DPI = (10.5, 5.2), 150
 OPTIMAL, DOMINATED = "#1b6ca8", "#b0b0b0"
 LATENCY = "latency of the utterance (ms)"
-# Room around the points, as a part of their range, for labels.
-MARGIN = 0.22
+# Axes start at zero and end at the largest value times this: room for labels.
+ROOM_X, ROOM_Y = 1.3, 1.25
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Caption:
 
     model: str
     utterance: str
+    frames: int
     library: str
     clock_mhz: float
     bus_bits: int
@@ -37,9 +38,9 @@ def sweep_plot(points: Sequence[dict], caption: Caption) -> bytes:
     left, right = figure.subplots(1, 2)
     draw(left, points, "area_um2", 1e-6, "area (mm²)", "Area")
     draw(right, points, "energy_uj", 1.0, "energy per utterance (µJ)", "Energy")
-    left.legend(handles=legend_handles(left, points), loc="best", frameon=False, fontsize=8)
-    figure.suptitle(f"{caption.model}: “{caption.utterance}”", fontsize=13, fontweight="bold")
-    figure.supxlabel(fill(footnote(caption), 150), fontsize=8, color="#555555")
+    left.legend(handles=legend_handles(left, points), loc="lower left", frameon=False, fontsize=9)
+    figure.suptitle(f"{caption.model} on “{caption.utterance}”, {caption.clock_mhz:g} MHz", fontsize=13)
+    figure.supxlabel(footnote(caption), fontsize=8, color="#555555")
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
@@ -47,8 +48,9 @@ def sweep_plot(points: Sequence[dict], caption: Caption) -> bytes:
 
 def footnote(caption: Caption) -> str:
     """Return under which conditions the figures hold."""
-    return (f"RTL cycles at {caption.clock_mhz:g} MHz, {caption.bus_bits}-bit AXI. Area: {caption.library}, memories as "
-            "IHP SG13G2 macros. Energy: event counts, 130 nm constants, preliminary.")
+    area = f"Area: {caption.library}, memories by a model of IHP SG13G2 macros"
+    return fill(f"{caption.frames} frames; cycles of the RTL, {caption.bus_bits}-bit AXI. {area}. "
+                "Energy: event counts times 130 nm figures, preliminary.", 130)
 
 
 def draw(axes: Axes, points: Sequence[dict], quantity: str, scale: float, label: str, title: str) -> None:
@@ -57,13 +59,12 @@ def draw(axes: Axes, points: Sequence[dict], quantity: str, scale: float, label:
         x, y = point["latency_ms"], point[quantity] * scale
         axes.plot(x, y, "o", markersize=9, color=color(point), fillstyle="full" if point["pareto"] else "none")
         note = "" if point["bit_exact"] else "\nNOT bit-exact"
-        axes.annotate(f"{point['array']}\n{point['utilisation']:.0%} used{note}", (x, y), xytext=(9, 7),
+        axes.annotate(f"{point['array']}\n{point['utilisation']:.0%} used{note}", (x, y), xytext=(0, 9), ha="center",
                       textcoords="offset points", fontsize=9, color="#b3261e" if note else "#222222")
     axes.set(xlabel=LATENCY, ylabel=label)
     axes.set_title(f"{title} against latency", fontsize=11)
-    axes.margins(MARGIN)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, ROOM_X * max(point["latency_ms"] for point in points))
+    axes.set_ylim(0, ROOM_Y * max(point[quantity] * scale for point in points))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

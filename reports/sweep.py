@@ -44,7 +44,8 @@ def sweep(config: MachineConfig, arrays: Iterable[str], model: str, audio: Path 
     dict
         ``points`` (one dict per array: array, cycles, utilisation, latency_ms, area_um2, energy_uj, bit_exact, and
         ``pareto``: no other point is at least as good in latency, area and energy and better in one), ``files``,
-        ``model``, ``utterance`` and ``library``.
+        ``model``, ``utterance``
+        (what was said, or else the file's name), ``frames`` and ``library``.
 
     Raises
     ------
@@ -57,8 +58,9 @@ def sweep(config: MachineConfig, arrays: Iterable[str], model: str, audio: Path 
     audio = audio or shipped_clip()
     results = [run(machine, model, audio) for machine in machines]
     points = mark_pareto([point(machine, result) for machine, result in zip(machines, results, strict=True)])
-    facts = {"model": results[0]["model"], "utterance": utterance(results[0], audio),
-             "library": results[0]["area_library"]}
+    first = results[0]
+    facts = {"model": first["model"], "utterance": first["reference"] or audio.name, "frames": first["frames"],
+             "library": first["area_library"]}
     files = [] if output is None else write(output, points, facts, config)
     return {"points": points, "files": files, **facts}
 
@@ -79,11 +81,6 @@ def point(machine: MachineConfig, result: dict) -> dict:
     return {"array": machine.array, **{column: result[column] for column in COLUMNS}}
 
 
-def utterance(result: dict, audio: Path) -> str:
-    """Return what was said, or else the file's name, and its length in frames."""
-    return f"{result['reference'] or audio.name} ({result['frames']} frames)"
-
-
 def mark_pareto(points: Sequence[dict]) -> list[dict]:
     """Add ``pareto`` to every point: no other one dominates it."""
     return [{**each, "pareto": not any(dominates(other, each) for other in points)} for each in points]
@@ -97,7 +94,7 @@ def dominates(one: dict, other: dict) -> bool:
 
 def write(folder: Path, points: list[dict], facts: dict, config: MachineConfig) -> list[Path]:
     """Write table and plot; return their paths. A file is whole or not there."""
-    caption = Caption(facts["model"], facts["utterance"], facts["library"], config.clock_mhz, config.bus_bits)
+    caption = Caption(**facts, clock_mhz=config.clock_mhz, bus_bits=config.bus_bits)
     contents = {TABLE: to_csv(points, {**facts, "bus_bits": config.bus_bits, "clock_mhz": config.clock_mhz}),
                 PLOT: sweep_plot(points, caption)}
     try:

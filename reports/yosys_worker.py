@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from pyosys import libyosys
+from pyosys import libyosys  # pyright: ignore[reportAttributeAccessIssue]
 
 MEMORY = "$mem_v2"
 MACRO = "\\phonolith_memory_macro"

@@ -1,0 +1,45 @@
+"""Area of one processing element and its ratio to a plain int8 one (``plain_pe.v``): same library, script and options.
+
+    python benchmarks/bench_pe_area.py [LIBERTY ...]
+
+Each LIBERTY file is a library of its own; by default SKY130 and IHP SG13G2 of ``../shared/data/liberty``, where they
+exist. Writes ``results/pe_area.json``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.row_verilog import row_verilog
+from phonolith.hw.systolic_array import ROW_MODULE
+from phonolith.reports.liberty import Library, read_library
+from phonolith.reports.synthesis import MAPPING, synthesize, tool
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAIN = Path(__file__).with_name("plain_pe.v")
+LIBERTY = ROOT.parent / "shared/data/liberty"
+LIBRARIES = ("sky130hd_tt.lib.gz", "ihp_sg13g2_typ_1p20V_25C.lib.gz")
+
+
+def compare(library: Library) -> dict:
+    """Return um2 of our element and the plain one, and their ratio."""
+    config = MachineConfig().with_array("8x8")
+    ours = synthesize(row_verilog(config), ROW_MODULE, library).logic_um2 / config.columns
+    plain = synthesize(PLAIN.read_text(), "plain_pe", library).logic_um2
+    return {"library": library.name, "pe_um2": round(ours, 1), "plain_pe_um2": round(plain, 1),
+            "ratio": round(ours / plain, 3), "tool": tool(), "mapping": MAPPING}
+
+
+def main() -> None:
+    """Compare in every library, print and write."""
+    given = [Path(name) for name in sys.argv[1:]] or [LIBERTY / name for name in LIBRARIES]
+    results = [compare(read_library([path])) for path in given if path.exists()]
+    for result in results:
+        print("{library}: PE {pe_um2} um2, plain PE {plain_pe_um2} um2, ratio {ratio}".format_map(result))
+    (ROOT / "results").mkdir(exist_ok=True)
+    (ROOT / "results/pe_area.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
