@@ -98,7 +98,7 @@ def test_ring_never_hands_out_live_words(actions):
     for take, words in actions:
         if take and ring.free >= words:
             region = ring.take(words, "a")
-            assert 0 <= region.low and region.high <= 24
+            assert region.low >= 0 and region.high <= 24
             assert all(region.high <= other.low or other.high <= region.low for other in held)
             held.append(region)
         elif held:

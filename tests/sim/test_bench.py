@@ -1,0 +1,63 @@
+"""``bench gemm`` on RTL."""
+
+import numpy as np
+import pytest
+
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+from phonolith.sim.bench import bench_gemm, bench_speed, requantization
+
+CONFIG = MachineConfig()
+
+
+def test_large_product_keeps_the_array_busy():
+    result = bench_gemm(128, 512, 512, CONFIG)
+    assert result["bit_exact"]
+    assert result["macs"] == 128 * 512 * 512
+    assert result["utilisation"] == result["macs"] / (256 * result["cycles"])
+    assert result["utilisation"] >= 0.98
+    for engine in result["engines"].values():
+        assert engine["busy"] + engine["idle"] + sum(engine["stalled"].values()) == result["cycles"]
+
+
+@pytest.mark.parametrize("kind", [{}, {"transpose_b": True}, {"runtime_b": True}],
+                         ids=["weight", "transpose", "runtime"])
+@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 15), (50, 64, 50)])
+def test_products(m, k, n, kind):
+    assert bench_gemm(m, k, n, CONFIG, seed=3, **kind)["bit_exact"]
+
+
+def test_given_operands(tmp_path):
+    a, b = np.eye(5, dtype=np.int8), np.arange(20, dtype=np.int8).reshape(5, 4)
+    np.save(tmp_path / "a.npy", a)
+    assert bench_gemm(5, 5, 4, CONFIG, a=tmp_path / "a.npy", b=b)["bit_exact"]
+
+
+@pytest.mark.parametrize("a, message", [
+    (np.zeros((4, 5), np.int8), r"A must be int8 \[5, 5\], not int8 \[4, 5\]"),
+    (np.zeros((5, 5), np.int16), r"not int16 \[5, 5\]"),
+])
+def test_wrong_operands(a, message):
+    with pytest.raises(PhonolithError, match=message) as error:
+        bench_gemm(5, 5, 4, CONFIG, a=a)
+    assert error.value.kind == "wrong-input"
+
+
+def test_unreadable_operand(tmp_path):
+    (tmp_path / "a.npy").write_text("no array")
+    with pytest.raises(PhonolithError, match="cannot read A from"):
+        bench_gemm(5, 5, 4, CONFIG, a=tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("k", [1, 7, 64, 512, 5000])
+def test_random_products_fill_the_range(k):
+    multiplier, shift = requantization(k)
+    rng = np.random.default_rng(k)
+    a, b = rng.integers(-128, 128, (200, k)), rng.integers(-128, 128, (k, 50))
+    assert 25 < np.std((a @ b) * multiplier / 2**shift) < 60
+    assert 1 << 15 <= multiplier < 1 << 16
+
+
+def test_speed():
+    result = bench_speed(CONFIG)
+    assert result["cycles_per_cpu_second"] > 0 and result["build_cpu_seconds"] > 0
