@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +78,11 @@ class Build:
         process = self.start(command, environment)
         if process is None:
             return
-        output, _ = process.communicate()
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            self.cancel()
+            raise
         with self.lock:
             self.running.discard(process)
             with open(self.log, "a") as log:
@@ -91,7 +96,8 @@ class Build:
             if self.cancelled:
                 return None
             process = subprocess.Popen(command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                       process_group=0)
             self.running.add(process)
             return process
 
@@ -107,11 +113,12 @@ class Build:
                 raise
 
     def cancel(self) -> None:
-        """Stop what is running and start nothing more."""
+        """Stop what is running, with the processes that a compiler starts itself, and start nothing more."""
         with self.lock:
             self.cancelled = True
             for process in self.running:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def failure(command: Command, code: int, output: str, log: Path) -> PhonolithError:

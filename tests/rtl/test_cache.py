@@ -168,6 +168,23 @@ def test_compiler_killed_by_the_system_is_reported(tmp_path, folder, copy_verilo
     assert caught.value.kind == "build-failed"
 
 
+def test_interrupted_build_stops_its_compilers(tmp_path, folder):
+    compiler = Path(compiler_that_prints(tmp_path, ""))
+    compiler.write_text(compiler.read_text().replace("exit 1", f"touch '{tmp_path}/started'; sleep 600; exit 1"))
+    script = (
+        "import sys; from pathlib import Path; from phonolith.hw.config import MachineConfig\n"
+        "from phonolith.sim.rtl.build import build\n"
+        "build(sys.argv[1], MachineConfig(), cache=Path(sys.argv[2]), compiler=sys.argv[3])")
+    verilog = (Path(__file__).parent / "copy_top.v").read_text()
+    process = subprocess.Popen([sys.executable, "-c", script, verilog, str(folder), str(compiler)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "started")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors and process.returncode != 0
+    assert not list(folder.glob("*.part")) and not list(folder.glob("*/manifest.json"))
+
+
 def test_verilog_error_is_reported(folder):
     with pytest.raises(PhonolithError, match="verilator_bin failed: %Error.*syntax error") as caught:
         build("module phonolith_top(; endmodule", MachineConfig(), cache=folder)
