@@ -10,11 +10,12 @@ from pathlib import Path
 from phonolith.hw.errors import PhonolithError
 
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-LIBRARY_NAME = re.compile(r"^\s*library\s*\(\s*\"?([^\s\")]+)", re.MULTILINE)
-CELL = re.compile(r"^\s*cell\s*\(\s*\"?([^\s\")]+)\"?\s*\)\s*\{", re.MULTILINE)
-AREA = re.compile(r"^\s*area\s*:\s*\"?([\d.eE+-]+)", re.MULTILINE)
-FLIP_FLOP = re.compile(r"^\s*ff\s*\(", re.MULTILINE)
-FUNCTION = re.compile(r"^\s*function\s*:\s*\"([^\"]*)\"", re.MULTILINE)
+LIBRARY_NAME = re.compile(r"\blibrary\s*\(\s*\"?([^\s\")]+)")
+# Words are searched as literals, and only then looked behind: that is fast in files of many megabytes.
+CELL = re.compile(r"cell(?<!\wcell)\s*\(\s*\"?([^\s\")]+)\"?\s*\)\s*\{")
+AREA = re.compile(r"area(?<!\warea)\s*:\s*\"?([\d.eE+-]+)")
+FLIP_FLOP = re.compile(r"ff(?<!\wff)\s*\(")
+FUNCTION = re.compile(r"function(?<!\wfunction)\s*:\s*\"([^\"]*)\"")
 TOKEN = re.compile(r"[A-Za-z_][\w\[\]]*|[01!'*&+|^()]")
 MOST_NAND2_TEXT = 60
 
@@ -91,8 +92,8 @@ def cell_bodies(text: str) -> Iterable[tuple[str, str]]:
     """Yield name and text of every cell."""
     text = COMMENT.sub("", text)
     heads = list(CELL.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    for head, end in zip(heads, ends, strict=True):
+    for index, head in enumerate(heads):
+        end = heads[index + 1].start() if index + 1 < len(heads) else len(text)
         yield head[1], text[head.end():end]
 
 
