@@ -215,7 +215,8 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
 
 def region(entry: dict) -> Region:
     """Return the region of a JSON document."""
-    return Region(**entry | {"parts": tuple((start, stop) for start, stop in entry["parts"])})
+    parts = tuple((start, stop) for start, stop in entry["parts"])
+    return Region(entry["node"], entry["op"], entry["macs"], parts)
 
 
 def views(entries: dict[str, dict]) -> dict[str, View]:
@@ -225,4 +226,5 @@ def views(entries: dict[str, dict]) -> dict[str, View]:
 
 def view(entry: dict) -> View:
     """Return the view of a JSON document."""
-    return View(**entry | {"shape": tuple(entry["shape"]), "strides": tuple(entry["strides"])})
+    return View(entry["address"], tuple(entry["shape"]), tuple(entry["strides"]), entry["dtype"],
+                entry["frame_rows"], entry["frame_bytes"])

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
 from phonolith.compiler.allocate import Dram, Region, Ring
 from phonolith.compiler.assembler import Emitter
-from phonolith.compiler.ir import Node
+from phonolith.compiler.ir import DTYPES, Node
 from phonolith.compiler.views import Rows, View, packed_strides
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -148,18 +147,14 @@ class Lowering:
 def place(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig, frame_rows: int = 0,
           frame_bytes: int = 0) -> View:
     """Allocate a tensor; rows of the leading dimension start on bus words, the frame lies around them."""
-    view = View(0, shape, (), dtype, frame_rows, frame_bytes)
-    strides = packed_strides(shape, view.itemsize)
-    if len(shape) > 1:
-        pitch = align(strides[0] + frame_bytes, config.bus_bytes)
-        strides = (pitch, *strides[1:])
-    before = frame_rows * strides[0] + align(frame_bytes, config.bus_bytes)
-    after = (frame_rows + 1) * strides[0] + frame_bytes
-    size = before + (shape[0] - 1) * strides[0] + after
+    natural = packed_strides(shape, np.dtype(DTYPES[dtype]).itemsize)
+    pitch = natural[0] if len(shape) == 1 else align(natural[0] + frame_bytes, config.bus_bytes)
+    before = frame_rows * pitch + align(frame_bytes, config.bus_bytes)
+    size = before + (shape[0] + frame_rows) * pitch + frame_bytes
     address = dram.take(size)
     if before:
         dram.zeros.append((address, address + size))
-    return replace(view, address=address + before, strides=strides)
+    return View(address + before, shape, (pitch, *natural[1:]), dtype, frame_rows, frame_bytes)
 
 
 def align(size: int, unit: int) -> int:
