@@ -37,7 +37,7 @@ class RunResult:
         CYCLES register: from the start write to the end, after the last write response.
     pin_cycles : int
         The same as the harness sees it: from the cycle in which the start write is accepted to the first with irq
-        high. One more than ``cycles``, since irq is a register.
+        high.
     status : int
         STATUS register.
     error_code, error_address : int

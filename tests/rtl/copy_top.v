@@ -108,7 +108,7 @@ always @(posedge clk) begin
     case (state)
         IDLE: if (start) begin
             state <= count == 0 ? FINISHED : READ;
-            cycles <= 0; reads <= 0; waited <= 0; beat <= 0; read_beats <= 0; write_beats <= 0; address_sent <= 0; reread <= 0; answered <= 0;
+            cycles <= 1; reads <= 0; waited <= 0; beat <= 0; read_beats <= 0; write_beats <= 0; address_sent <= 0; reread <= 0; answered <= 0;
             first_beat <= 0; last_beat <= 0; response <= 0; since <= 0; done <= 0; failed <= 0; error_address <= 0;
         end
         READ: if (m_axi_arready) begin since <= 1; state <= DATA; end
