@@ -76,6 +76,7 @@ def costs(case: Case, result: RunResult, config: MachineConfig, frames: int) -> 
     macs = sum(region.macs for region in program.regions)
     counter = EventCounter(config)
     array_steps = replay(case, config, counter)
+    assert result.writes is not None
     dram_bytes = {"read": result.dram_read_beats * config.bus_bytes,
                   "written": result.dram_write_beats * config.bus_bytes}
     parts = energy(counter.events, macs, sum(dram_bytes.values()), config)

@@ -73,7 +73,8 @@ class EventCounter:
             rows, width = width, rows
         written = rows * -(-width // self.config.word_bytes) * self.config.word_bytes
         name = {Target.ACTIVATION: "activation_written", Target.WEIGHT: "weight_written",
-                Target.SCRATCHPAD: "scratchpad_written", Target.PARAMETER: "parameter_written"}.get(control["target"])
+                Target.SCRATCHPAD: "scratchpad_written", Target.PARAMETER: "parameter_written",
+                Target.TABLE: ""}[Target(control["target"])]
         if name:
             setattr(self.events, name, getattr(self.events, name) + written)
 
