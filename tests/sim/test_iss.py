@@ -1,4 +1,4 @@
-"""What the instruction-set simulator refuses, and its sequencer; the engines are tested against numpy in tests/compiler."""
+"""What the instruction-set simulator refuses, and its sequencer; tests/compiler compares the engines with numpy."""
 
 import numpy as np
 import pytest
