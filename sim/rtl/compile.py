@@ -40,7 +40,7 @@ class CompileOptions:
         Use all instructions of this machine's processor; the library then does not run on older ones.
     """
 
-    fast: tuple[str, ...] = ("-O2", "-fno-tree-vectorize", "-fno-gcse")
+    fast: tuple[str, ...] = ("-O2", "-ftree-slp-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse")
     slow: tuple[str, ...] = ("-O0",)
     runtime: tuple[str, ...] = ("-O1",)
     native: bool = False
