@@ -28,20 +28,20 @@ LIBERTY = ROOT.parent / "shared/data/liberty/sky130hd_tt.lib.gz"
 # What each block grows with.
 GROWTH = {
     "processing_elements": ("element",),
-    "array_edge": ("fixed", "row", "column", "element"),
+    "array_edge": ("fixed", "row", "column", "element", "edge_word_byte"),
     "vector_lanes": ("column",),
     "vector_reduction": ("fixed", "column"),
     "row_registers": ("fixed", "row"),
     "row_units": ("row_unit",),
     "table_control": ("column",),
     "vector_control": ("fixed", "row", "column"),
-    "transposer": ("bus_byte", "bus_byte_squared"),
+    "transposer": ("fixed", "bus_byte_word_byte"),
     "load": ("fixed", "bus_byte", "word_byte"),
     "store": ("fixed", "bus_byte", "column"),
     "fetch": ("fixed", "bus_byte"),
     "scratchpad_control": ("fixed", "column", "word_byte"),
     "bank_control": ("row", "column"),
-    "interconnect": ("fixed", "row", "column"),
+    "interconnect": ("fixed", "row", "column", "row_word_byte"),
 }
 
 
@@ -91,7 +91,7 @@ def write(path: Path, content: dict) -> None:
 
 def main() -> None:
     """Synthesize, fit, write, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the built-in table of area figures.")
     parser.add_argument("liberty", type=Path, nargs="?", default=LIBERTY)
     parser.add_argument("--arrays", default="8x8,16x16,8x16,16x8,8x8/64,16x16/256")
     parser.add_argument("--check", default="12x12")

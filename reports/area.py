@@ -121,7 +121,9 @@ def counts(config: MachineConfig) -> dict[str, float]:
         "row_unit": config.row_units,
         "bus_byte": config.bus_bytes,
         "word_byte": config.word_bytes,
-        "bus_byte_squared": config.bus_bytes ** 2,
+        "row_word_byte": config.rows * config.word_bytes,
+        "edge_word_byte": (config.rows + config.columns) * config.word_bytes,
+        "bus_byte_word_byte": config.bus_bytes * config.word_bytes,
     }
 
 

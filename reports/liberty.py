@@ -77,7 +77,8 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise liberty_error(f"cannot read Liberty file {path}: {error}.", "Give a .lib or .lib.gz file.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise liberty_error(f"cannot read Liberty file {path}: {reason}.", "Give a .lib or .lib.gz file.") from error
 
 
 def library_name(text: str, path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from phonolith.compiler import model_file
+from phonolith.compiler import program as program_file
 from phonolith.compiler.program import Program
 from phonolith.hw.config import MachineConfig
 from phonolith.models.clips import reference_words
@@ -24,7 +25,8 @@ from phonolith.sim.rtl.source import verilog_text
 from phonolith.sim.verify import read_inputs
 
 
-def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves: Path | None = None) -> dict:
+def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves: Path | None = None,
+             program: Path | None = None) -> dict:
     """Run ``audio`` through ``model`` on the simulated RTL and price the run.
 
     Parameters
@@ -36,6 +38,8 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
     config : MachineConfig
     waves : Path, optional
         Write waveforms of the run to this VCD file (slow).
+    program : Path, optional
+        Run this program, made by ``phonolith compile`` from the same model for the same machine and length.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
     """
     graph = model_file.load(model_file.resolve(model))
     inputs = read_inputs(graph, Path(audio))
-    case = make_case(graph, inputs, config)
+    case = make_case(graph, inputs, config, program and program_file.load(program, config))
     rtl = machine(config) if waves is None else RtlMachine(config, verilog_text(config), waves=waves)
     started = time.perf_counter()
     result = execute_rtl(case.program, case.image, rtl, log_writes=True)
