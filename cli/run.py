@@ -38,12 +38,13 @@ def comparison(result: Result) -> str:
 @click.argument("audio", type=PATH, metavar="WAV|NPY")
 @MODEL
 @click.option("--waves", type=PATH, metavar="FILE.vcd", help="Write waveforms (slow).")
+@click.option("--program", type=PATH, metavar="FILE", help="Run a program that `phonolith compile` made of the model.")
 @verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def simulate(config, audio: Path, model: str, waves: Path | None) -> Result:
+def simulate(config, audio: Path, model: str, waves: Path | None, program: Path | None) -> Result:
     """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
     from phonolith.reports.simulation import simulate as run
 
-    return run(audio, model, config, waves)
+    return run(audio, model, config, waves, program)
 
 
 def render_verification(result: Result) -> None:

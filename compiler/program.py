@@ -181,8 +181,10 @@ class Program:
 def load(path: str | Path, config: MachineConfig | None = None) -> Program:
     """Read a program file, for a machine if one is given.
 
-    Raises PhonolithError ``not-a-program`` or ``wrong-configuration``.
+    Raises PhonolithError ``unknown-program``, ``not-a-program`` or ``wrong-configuration``.
     """
+    if not Path(path).is_file():
+        raise PhonolithError("unknown-program", f"there is no program {path}.", "Make one with `phonolith compile`.")
     header = read_header(Path(path))
     if header.get("format") != FORMAT or header.get("version") != str(VERSION):
         raise not_a_program(path, f"is no Phonolith program of version {VERSION}")

@@ -30,15 +30,22 @@ class Case:
     expected: dict[str, np.ndarray]
 
 
-def make_case(graph: Graph, inputs: dict[str, np.ndarray], config: MachineConfig) -> Case:
+def make_case(graph: Graph, inputs: dict[str, np.ndarray], config: MachineConfig,
+              program: Program | None = None) -> Case:
     """Compile ``graph`` for ``inputs`` (integer arrays by name) and interpret it with the golden model.
+
+    A ``program`` compiled before takes the place of compiling. PhonolithError ``wrong-program`` if its tensors are not
+    the graph's.
 
     The image holds random bytes wherever the program should neither read nor write. The golden model interprets the
     graph as it stands in the file, before any pass.
     """
     frames = len(next(iter(inputs.values())))
-    program = compile_graph(graph, config, frames)
+    program = program or compile_graph(graph, config, frames)
     values = interpret(graph, inputs)
+    if not set(program.tensors) <= set(values):
+        raise PhonolithError("wrong-program", f"program {program.name!r} does not compute model {graph.name!r}.",
+                             "Compile it from this model, or choose the model it was compiled from.")
     expected = {name: values[name] for name in program.tensors}
     return Case(program, program.image(inputs, CANARY_SEED), expected)
 
