@@ -7,6 +7,7 @@ from pathlib import Path
 from phonolith.hw.config import MachineConfig
 from phonolith.sim.rtl.cache import BuildCache, default_folder
 from phonolith.sim.rtl.compile import SHARED_LIBRARY, CompileOptions
+from phonolith.sim.rtl.memories import memory_table
 from phonolith.sim.rtl.recipe import FACTS, Recipe
 from phonolith.sim.rtl.toolchain import find_toolchain
 
@@ -14,6 +15,7 @@ SOURCES = Path(__file__).parent
 WRAPPER = "harness_top.v"
 HARNESS_FILES = (WRAPPER, "harness.cpp", "harness.h", "dram.h")
 DESIGN = "design.v"
+MEMORIES = "memories.inc"
 MODEL_FLAGS = ("--top-module", "harness_top", "--output-split", "20000", "--output-split-cfuncs", "2000")
 TRACE_FLAGS = ("--trace-vcd", "--trace-structs")
 
@@ -69,7 +71,8 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
         ``missing-tool``, ``missing-compiler``, ``build-failed`` (with the log's path), ``disk-full``,
         ``read-only-cache``.
     """
-    inputs = {DESIGN: verilog_text, **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
+    inputs = {DESIGN: verilog_text, MEMORIES: memory_table(verilog_text),
+              **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
     flags = MODEL_FLAGS + (TRACE_FLAGS if trace else ())
     arguments = (*flags, f"-GBUS={config.bus_bits}", DESIGN, WRAPPER)
     recipe = Recipe(inputs, arguments, SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())

@@ -4,8 +4,10 @@
 #include "harness.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "Vtop.h"
+#include "Vtop___024root.h"
 #include "dram.h"
 #include "verilated.h"
 #if VM_TRACE
@@ -18,12 +20,20 @@ constexpr unsigned kBusBytes = sizeof(std::remove_reference_t<decltype(Vtop::m_a
 constexpr uint64_t kLiteTimeout = 10000;
 constexpr int kResetCycles = 4;
 
+template <class Word, std::size_t kWords>
+MemoryView view_of(const char *name, VlUnpacked<Word, kWords> &memory) {
+    return {name, &memory[0], kWords, sizeof(Word)};
+}
+
 class Machine {
 public:
     explicit Machine(const Settings &settings) : top_(&context_), dram_(settings) {
         top_.clk = 0;
         top_.s_axil_awvalid = top_.s_axil_wvalid = top_.s_axil_arvalid = 0;
         top_.s_axil_bready = top_.s_axil_rready = 0;
+#define MEMORY(name, member) memories_.push_back(view_of(name, top_.rootp->member));
+#include "memories.inc"
+#undef MEMORY
         reset();
     }
 
@@ -36,6 +46,7 @@ public:
     Machine &operator=(const Machine &) = delete;
 
     Dram<kBusBytes> &dram() { return dram_; }
+    const std::vector<MemoryView> &memories() const { return memories_; }
 
     void reset() {
         dram_.reset();
@@ -189,6 +200,7 @@ private:
     VerilatedContext context_;
     Vtop top_;
     Dram<kBusBytes> dram_;
+    std::vector<MemoryView> memories_;
     uint64_t cycle_ = 1;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> vcd_;
@@ -209,6 +221,13 @@ int phonolith_read(void *machine, uint32_t address, uint32_t *value) { return ca
 int phonolith_run(void *machine, uint64_t cycles) { return cast(machine).run(cycles); }
 void phonolith_report(void *machine, Report *report) { *report = cast(machine).report(); }
 int phonolith_trace(void *machine, const char *path) { return cast(machine).trace(path); }
+
+int phonolith_memory_view(void *machine, uint64_t index, MemoryView *view) {
+    const auto &memories = cast(machine).memories();
+    if (index >= memories.size()) return 0;
+    *view = memories[index];
+    return 1;
+}
 
 uint64_t phonolith_log(void *machine, const WriteRecord **records) {
     *records = cast(machine).dram().log.data();

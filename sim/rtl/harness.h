@@ -38,6 +38,15 @@ struct WriteRecord {
     uint64_t strobe;
 };
 
+// One on-chip memory: `words` elements, `stride` bytes apart, the value in the low bytes of each. It may be read and
+// written between cycles while the accelerator is idle.
+struct MemoryView {
+    const char *name;
+    void *data;
+    uint64_t words;
+    uint64_t stride;
+};
+
 enum Protocol : uint64_t {
     kNone,
     kReadCrosses4K,
@@ -62,6 +71,7 @@ int phonolith_read(void *machine, uint32_t address, uint32_t *value);
 int phonolith_run(void *machine, uint64_t cycles);  // 1: irq is high; 0: it is not after that many cycles
 void phonolith_report(void *machine, Report *report);
 uint64_t phonolith_log(void *machine, const WriteRecord **records);
+int phonolith_memory_view(void *machine, uint64_t index, MemoryView *view);  // 0: there are not that many
 int phonolith_trace(void *machine, const char *path);  // 0: this build has no tracing; a null path closes the file
 }
 #pragma GCC visibility pop

@@ -35,6 +35,13 @@ class Report(ctypes.Structure):
         return {name: getattr(self, name) for name in REPORT_FIELDS}
 
 
+class MemoryView(ctypes.Structure):
+    """``struct MemoryView``."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("words", ctypes.c_uint64),
+                ("stride", ctypes.c_uint64)]
+
+
 SIGNATURES = {
     "create": (ctypes.c_void_p, [ctypes.POINTER(Settings)]),
     "destroy": (None, [ctypes.c_void_p]),
@@ -46,6 +53,7 @@ SIGNATURES = {
     "run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
     "report": (None, [ctypes.c_void_p, ctypes.POINTER(Report)]),
     "log": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]),
+    "memory_view": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(MemoryView)]),
     "trace": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p]),
 }
 
@@ -130,6 +138,17 @@ class Harness:
         if count == 0:
             return np.empty(0, WRITE_RECORD)
         return np.frombuffer(ctypes.string_at(records, count * WRITE_RECORD.itemsize), WRITE_RECORD).copy()
+
+    def memories(self) -> dict[str, np.ndarray]:
+        """Return the on-chip memories by instance path, uint8 ``[words, bytes]``: live views, to read and to write.
+
+        Only while the accelerator is idle, and not after `close`.
+        """
+        views, view = {}, MemoryView()
+        while self._library.phonolith_memory_view(self._handle, len(views), ctypes.byref(view)):
+            pointer = ctypes.cast(view.data, ctypes.POINTER(ctypes.c_uint8))
+            views[view.name.decode()] = np.ctypeslib.as_array(pointer, (view.words, view.stride))
+        return views
 
     def trace(self, path: Path | None) -> bool:
         """Write waveforms to a VCD file from now on, or close it; False when this build cannot."""

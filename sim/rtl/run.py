@@ -160,6 +160,13 @@ class RtlMachine:
         self._needs_reset = not result.done
         return result
 
+    def memories(self) -> dict[str, np.ndarray]:
+        """Return the on-chip memories by instance path, uint8 ``[words, bytes]``: live views, to read and to write.
+
+        Only between runs, and not after `close`. Bytes beyond a memory's word are zero.
+        """
+        return self._harness.memories()
+
     def read_register(self, address: int) -> int:
         """Read one 32-bit register."""
         return self._harness.read(address)
