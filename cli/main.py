@@ -23,10 +23,14 @@ VERBS = {
     "config": "phonolith.cli.hardware:config",
     "compile": "phonolith.cli.model:compile_",
     "inspect": "phonolith.cli.model:inspect",
+    "disasm": "phonolith.cli.program:disasm",
+    "asm": "phonolith.cli.program:asm",
+    "ops": "phonolith.cli.tools:ops",
     "new-model": "phonolith.cli.model:new_model",
     "train": "phonolith.cli.train:train",
     "quantize": "phonolith.cli.train:quantize",
     "evaluate": "phonolith.cli.train:evaluate",
+    "doctor": "phonolith.cli.tools:doctor",
     "version": "phonolith.cli.hardware:version_",
 }
 

@@ -1,4 +1,4 @@
-"""Text-free assembler: instructions as method calls, and the way back to readable lines.
+"""Text-free assembler: instructions as method calls (``assembly.py`` reads text).
 
 Operands are named as in ``hw/isa.py``. A VALUE operand is an int or a :class:`Reg`; ints beyond the 27-bit
 immediate (DRAM addresses above 64 MiB) are set in a register first.
@@ -49,6 +49,16 @@ class Label:
     name: str
 
 
+@dataclass(frozen=True)
+class Raw:
+    """One word as it is, for what is no instruction."""
+
+    word: int
+
+
+Item = Issue | Label | Raw
+
+
 def semaphore_mask(names: Iterable[str]) -> int:
     """Return the mask of named semaphores; ValueError for an unknown name."""
     return sum(1 << SEMAPHORES.index(name) for name in set(names))
@@ -66,7 +76,7 @@ class Emitter:
     """
 
     def __init__(self):
-        self.items: list[Issue | Label] = []
+        self.items: list[Item] = []
         self.owner = ""
         self.owners: list[str] = []
 
@@ -178,29 +188,34 @@ class Emitter:
         return assemble(self.items, config)
 
 
-def assemble(items: Sequence[Issue | Label], config: MachineConfig) -> tuple[np.ndarray, list[int]]:
+def assemble(items: Sequence[Item], config: MachineConfig) -> tuple[np.ndarray, list[int]]:
     """Encode instructions after the configuration's hash word.
 
     Returns the words (uint32) and the index of each item's first word. ValueError for a label that does not
     exist or an operand that does not fit.
     """
+    return assemble_behind(items, config.hash_word)
+
+
+def assemble_behind(items: Sequence[Item], first: int) -> tuple[np.ndarray, list[int]]:
+    """Encode as :func:`assemble` does, behind the word ``first``."""
     expanded = [large_literals(item) for item in items]
     starts, position = [], 1
     for group in expanded:
         starts.append(position)
-        position += sum(1 + len(issue.operands) for issue in group)
+        position += sum(1 if isinstance(each, Raw) else 1 + len(each.operands) for each in group)
     labels = {item.name: start for item, start in zip(items, starts, strict=True) if isinstance(item, Label)}
-    words = [config.hash_word]
+    words = [first]
     for group in expanded:
-        for issue in group:
-            words += encode(issue, labels)
+        for each in group:
+            words += [each.word] if isinstance(each, Raw) else encode(each, labels)
     return np.array(words, np.uint32), starts
 
 
-def large_literals(item: Issue | Label) -> list[Issue]:
+def large_literals(item: Item) -> Sequence[Issue | Raw]:
     """Return the instruction, behind SETs for its operands that do not fit an immediate."""
-    if isinstance(item, Label):
-        return []
+    if isinstance(item, Label | Raw):
+        return [item] if isinstance(item, Raw) else []
     sets, operands = [], dict(item.operands)
     for operand in BY_MNEMONIC[item.mnemonic].operands:
         value = item.operands[operand.name]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from phonolith.hw.isa import BY_OPCODE, Instruction, Kind, Queue
 ENUMS = {
     "target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
     "saturate": isa.Saturate, "destination": isa.Destination, "reduce": isa.Reduce,
-    "function": isa.RowFunction,
+    "function": isa.RowFunction, "multiplier": isa.Multiplier,
 }
 WORD = 0xFFFFFFFF
 
@@ -67,35 +68,63 @@ def disassemble(words: np.ndarray) -> list[str]:
 
 def line(words: np.ndarray, position: int, instruction: Instruction) -> str:
     """Return the line of one instruction."""
+    return f"{position}: {instruction_text(words, position, instruction, {})}"
+
+
+def instruction_text(words: np.ndarray, position: int, instruction: Instruction, labels: dict[int, str]) -> str:
+    """Return an instruction as text that :mod:`phonolith.compiler.assembly` reads back to the same words.
+
+    ``labels`` names branch targets by word index; others stay numbers.
+    """
     header = isa.unpack(isa.HEADER, int(words[position]))
-    shown = [f"{position}: {instruction.mnemonic}"]
+    shown = [instruction.mnemonic]
     for offset, operand in enumerate(instruction.operands):
-        shown += operand_texts(operand, int(words[position + 1 + offset]))
+        shown += operand_texts(instruction, operand, int(words[position + 1 + offset]), labels)
     for name in ("wait", "signal"):
         if header[name]:
             shown.append(f"{name}={','.join(mask_names(header[name]))}")
     return " ".join(shown)
 
 
-def operand_texts(operand: isa.Operand, word: int) -> list[str]:
+def operand_texts(instruction: Instruction, operand: isa.Operand, word: int, labels: dict[int, str]) -> list[str]:
     """Return ``name=value`` of an operand, or of each nonzero part of a packed one."""
     register, immediate = isa.decode_value(word)
-    if operand.kind is not Kind.VALUE:
-        return [f"{operand.name}={word if operand.kind is Kind.RAW else f'r{register}'}"]
-    if operand.fields and not register:
+    if operand.kind is Kind.RAW:
+        return [f"{operand.name}={labels.get(word, word) if operand.name == 'target' else word}"]
+    if operand.kind is Kind.VALUE and not register and operand.fields:
         parts = isa.unpack(operand.fields, immediate)
-        return [f"{name}={part_text(operand.name, name, part)}" for name, part in parts.items() if part]
-    prefix = f"r{register}" if register else ""
-    return [f"{operand.name}={prefix}{'+' if register else ''}{immediate}"]
+        if isa.pack(operand.fields, **parts) == immediate:
+            return [f"{field_name(instruction, operand, name)}={part_text(operand, name, part)}"
+                    for name, part in parts.items() if part]
+    return [f"{operand.name}={value_text(operand.kind, register, immediate)}"]
 
 
-def part_text(operand: str, name: str, part: int) -> str:
+def value_text(kind: Kind, register: int, immediate: int) -> str:
+    """Return a register and an immediate as ``r5``, ``r5-3`` or ``7``."""
+    if not register and kind is Kind.VALUE:
+        return str(immediate)
+    return f"r{register}{immediate:+d}" if immediate else f"r{register}"
+
+
+def field_name(instruction: Instruction, operand: isa.Operand, name: str) -> str:
+    """Return what a field is called in text: with its operand where an operand before it has such a field, too."""
+    first = next(each for each in instruction.operands if name in each.fields)
+    return name if first is operand else f"{operand.name}.{name}"
+
+
+def enumeration(operand: isa.Operand, name: str) -> type[IntEnum] | None:
+    """Return the enumeration of a field's values, None for a number."""
+    return ENUMS.get(name) if operand.name == "control" else None
+
+
+def part_text(operand: isa.Operand, name: str, part: int) -> str:
     """Return a field's value, by its name where it is one of an enumeration."""
-    if operand == "control" and name == "multiplier":
-        return isa.Multiplier(part).name
+    named = enumeration(operand, name)
+    if named:
+        return named(part).name if part in set(named) else str(part)
     if name == "multiplier":
         return str(part - ((part >> isa.MULTIPLIER_BITS - 1) << isa.MULTIPLIER_BITS))
-    return ENUMS[name](part).name if name in ENUMS else str(part)
+    return str(part)
 
 
 def trace(words: np.ndarray, arguments: tuple[int, ...] = ()) -> list[Resolved]:

@@ -35,7 +35,7 @@ def test_lines():
                         "segment_bytes=100 signal=LOAD_ARRAY")
     assert lines[2].startswith("13: VECTOR source=ZERO multiplier=IMMEDIATE saturate=NONE destination=SCRATCHPAD "
                                "reduce=MAX rows=7 columns=20 ")
-    assert lines[2].endswith("multiplier=-5 shift=9 parameter_base=0 wait=LOAD_VECTOR,STORE_VECTOR")
+    assert lines[2].endswith("factor.multiplier=-5 shift=9 parameter_base=0 wait=LOAD_VECTOR,STORE_VECTOR")
     assert lines[3] == "25: END"
 
 
