@@ -37,7 +37,8 @@ class CommaList(click.ParamType):
 
 
 _MACHINE_OPTIONS = (
-    click.option("--config", "config_file", type=PATH, metavar="FILE.toml", help="Machine configuration."),
+    click.option("--config", "config_file", type=PATH, metavar="NAME|FILE.toml",
+                 help="Machine: tiny, default, large, or a configuration file."),
     click.option("--array", metavar="RxC", help="Rows x columns of the systolic array."),
     click.option("--bus", type=int, metavar="BITS", help="Width of the AXI4 data bus."),
     click.option("--latency", type=int, metavar="N", help="DRAM latency in cycles."),

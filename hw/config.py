@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,6 +13,8 @@ from phonolith.hw.errors import PhonolithError
 ISA_VERSION = 1
 # Timing environment: they do not change the hardware, so a program does not depend on them.
 ENVIRONMENT_FIELDS = ("dram_latency", "dram_shared", "clock_mhz")
+# Instructions address at most this many words of a memory.
+MOST_WORDS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,12 @@ class MachineConfig:
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides) -> "MachineConfig":
-        """Read a TOML file of field names (plus ``array = "RxC"``) and apply overrides that are not None."""
-        values = {} if path is None else read_toml(Path(path))
+        """Take a preset by name, or read a TOML file of field names (plus ``array = "RxC"``); then apply overrides.
+
+        Overrides that are None count as absent.
+        """
+        preset = PRESETS.get(str(path))
+        values = preset.as_dict() if preset else {} if path is None else read_toml(Path(path))
         values.update({key: value for key, value in overrides.items() if value is not None})
         if "array" in values:
             values["rows"], values["columns"] = parse_array(values.pop("array"))
@@ -113,9 +120,14 @@ class MachineConfig:
         return self.bus_bits // 8
 
     @property
+    def dma_bytes(self) -> int:
+        """Bytes that LOAD and STORE move per cycle: a beat, or its largest power-of-two part that 2C bytes hold."""
+        return min(self.bus_bytes, 1 << (2 * self.columns).bit_length() - 1)
+
+    @property
     def word_bytes(self) -> int:
-        """Bytes per operand bank word: the smallest multiple of C that holds a beat."""
-        return self.columns * -(-self.bus_bytes // self.columns)
+        """Bytes per operand bank word: C or 2C, at least ``dma_bytes``."""
+        return self.columns * -(-self.dma_bytes // self.columns)
 
     @property
     def activation_depth(self) -> int:
@@ -178,10 +190,7 @@ def check_dimensions(config: MachineConfig) -> None:
                           "Choose an array such as 8x8 or 16x16.")
     if config.bus_bits not in (64, 128, 256):
         raise invalid(f"bus_bits must be 64, 128 or 256, not {config.bus_bits!r}.", "Choose one of these widths.")
-    if config.word_bytes > 2 * config.columns:
-        raise invalid(f"a {config.bus_bits}-bit bus needs at least {config.bus_bytes // 2} columns, "
-                      f"not {config.columns}.", "Use a wider array or a narrower bus.")
-    if config.dram_latency < 1 or config.clock_mhz <= 0:
+    if not isinstance(config.dram_latency, int) or config.dram_latency < 1 or not 0 < config.clock_mhz < math.inf:
         raise invalid(f"dram_latency {config.dram_latency!r} and clock_mhz {config.clock_mhz!r} must be positive.",
                       "Give a latency of at least 1 cycle and a clock in MHz.")
 
@@ -199,6 +208,11 @@ def check_memories(config: MachineConfig) -> None:
         if not isinstance(value, int) or value < needed:
             raise invalid(f"{name} = {value!r} is smaller than a tile of a {config.array} array.",
                           f"At least {needed} bytes are needed.")
+    for name in ("activation_depth", "weight_depth", "scratch_depth", "parameter_depth"):
+        words = getattr(config, name)
+        if words > MOST_WORDS:
+            raise invalid(f"{name} would be {words} words; instructions address {MOST_WORDS}.",
+                          "Make that memory smaller, or the array larger.")
     for name, needed in (("queue_words", 32), ("row_units", 1), ("reads_outstanding", 1), ("writes_outstanding", 1)):
         value = getattr(config, name)
         if not isinstance(value, int) or value < needed:
@@ -211,7 +225,8 @@ def read_toml(path: Path) -> dict:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise invalid(f"cannot read configuration {path}: {error}.",
-                      "Start from `phonolith config --print-default`.") from error
+                      f"Name a preset ({', '.join(PRESETS)}) or start from `phonolith config --print-default`."
+                      ) from error
 
 
 def parse_array(text: str) -> tuple[int, int]:
@@ -225,3 +240,16 @@ def parse_array(text: str) -> tuple[int, int]:
 def invalid(message: str, remedy: str) -> PhonolithError:
     """Build the error for an impossible configuration."""
     return PhonolithError("invalid-configuration", message, remedy)
+
+
+# Machines by name, for ``--config NAME``.
+PRESETS = {
+    "tiny": MachineConfig(
+        rows=4, columns=4, bus_bits=64, activation_sram_bytes=16 * 1024, weight_sram_bytes=16 * 1024,
+        scratchpad_bytes=16 * 1024, parameter_bytes=2 * 1024, queue_words=64, row_units=1, reads_outstanding=8,
+        writes_outstanding=8),
+    "default": MachineConfig(),
+    "large": MachineConfig(
+        rows=32, columns=32, bus_bits=256, activation_sram_bytes=512 * 1024, weight_sram_bytes=512 * 1024,
+        scratchpad_bytes=256 * 1024, parameter_bytes=32 * 1024, queue_words=256, row_units=8),
+}

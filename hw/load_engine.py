@@ -32,7 +32,7 @@ LOAD = BY_MNEMONIC["LOAD"]
 
 
 class LoadEngine(wiring.Component):
-    """Execute LOAD: one beat per cycle, across segments, rows and instructions.
+    """Execute LOAD: one beat (or ``dma_bytes`` of it) per cycle, across segments, rows and instructions.
 
     ::
 
@@ -79,7 +79,8 @@ class LoadEngine(wiring.Component):
         m.submodules.bursts = bursts = BurstSplitter(bus_bytes=self.config.bus_bytes)
         m.submodules.walks = walks = Records(shape=walk_layout(LOOPS, low), depth=QUEUED)
         m.submodules.segments = segments = LoopWalker(loops=LOOPS, address_bits=low)
-        m.submodules.beats = beats = BeatWalker(bus_bytes=self.config.bus_bytes, address_bits=low)
+        m.submodules.beats = beats = BeatWalker(
+            dma_bytes=self.config.dma_bytes, bus_bytes=self.config.bus_bytes, address_bits=low)
         m.submodules.packer = packer = Packer(config=self.config)
         m.submodules.placements = placements = Records(shape=placement_layout(self.config), depth=QUEUED)
         m.submodules.placer = placer = Placer(config=self.config)
@@ -140,15 +141,15 @@ class LoadEngine(wiring.Component):
         ]
 
     def connect_data(self, m: Module, beats, packed) -> None:
-        """Join every arriving beat with what is known of it; null beats need no arrival."""
-        axi = self.axi
-        arrived = axi.rvalid | beats.payload.null
+        """Join every arriving beat, part by part, with what is known of it; null beats need no arrival."""
+        axi, beat = self.axi, beats.payload
+        arrived = axi.rvalid | beat.null
         m.d.comb += [
-            packed.payload.data.eq(axi.rdata),
-            packed.payload.beat.eq(beats.payload),
+            packed.payload.data.eq(axi.rdata.word_select(beat.part, 8 * self.config.dma_bytes)),
+            packed.payload.beat.eq(beat),
             packed.valid.eq(beats.valid & arrived),
             beats.ready.eq(packed.ready & arrived),
-            axi.rready.eq(packed.ready & beats.valid & ~beats.payload.null),
+            axi.rready.eq(packed.ready & beats.valid & beat.beat_last & ~beat.null),
             self.error.eq(axi.rvalid & axi.rready & (axi.rresp != 0)),
         ]
 

@@ -33,33 +33,34 @@ class Packer(wiring.Component):
     Members
     -------
     i : In(stream)
-        ``data`` (one bus beat) and ``beat`` (beat_layout).
+        ``data`` (``dma_bytes``) and ``beat`` (beat_layout).
     o : Out(stream of unit_layout)
     """
 
     def __init__(self, *, config: MachineConfig):
         self.config = config
-        beat = data.StructLayout({"data": config.bus_bits, "beat": beat_layout(config.bus_bytes)})
-        super().__init__({"i": In(stream.Signature(beat)), "o": Out(stream.Signature(unit_layout(config)))})
+        beat = beat_layout(config.dma_bytes, config.bus_bytes)
+        step = data.StructLayout({"data": 8 * config.dma_bytes, "beat": beat})
+        super().__init__({"i": In(stream.Signature(step)), "o": Out(stream.Signature(unit_layout(config)))})
 
     def elaborate(self, platform):
         m = Module()
-        bus, word = self.config.bus_bytes, self.config.word_bytes
+        step, word = self.config.dma_bytes, self.config.word_bytes
 
         aligned_valid = Signal()
-        aligned = Signal(8 * bus, reset_less=True)
-        aligned_count = Signal(range(bus + 1), reset_less=True)
-        aligned_beat = Signal(beat_layout(bus), reset_less=True)
+        aligned = Signal(8 * step, reset_less=True)
+        aligned_count = Signal(range(step + 1), reset_less=True)
+        aligned_beat = Signal(self.i.payload.beat.shape(), reset_less=True)
         take = Signal()
         beat = self.i.payload.beat
-        kept = self.i.payload.data & (ones(8 * bus) >> Cat(Const(0, 3), beat.unused))
+        kept = self.i.payload.data & (ones(8 * step) >> Cat(Const(0, 3), beat.unused))
         m.d.comb += self.i.ready.eq(~aligned_valid | take)
         with m.If(self.i.ready):
             m.d.sync += aligned_valid.eq(self.i.valid)
         with m.If(self.i.ready & self.i.valid):
             m.d.sync += [
                 aligned.eq(kept >> Cat(Const(0, 3), beat.offset)),
-                aligned_count.eq(bus - beat.offset - beat.unused),
+                aligned_count.eq(step - beat.offset - beat.unused),
                 aligned_beat.eq(beat),
             ]
 
@@ -68,7 +69,7 @@ class Packer(wiring.Component):
         flush = Signal()                             # the window is the rest of a row that has ended
         flush_last = Signal(reset_less=True)
         old = Mux(room == word, 0, window)
-        merged = Signal(8 * (word + bus))
+        merged = Signal(8 * (word + step))
         full = aligned_count >= room
         spill = aligned_count > room
         emits = aligned_beat.row_last | aligned_beat.null | full

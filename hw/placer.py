@@ -18,7 +18,7 @@ def placement_layout(config: MachineConfig) -> data.StructLayout:
     """Where the rows of one LOAD go; ``columns`` counts bytes per row, for ``transpose``."""
     return data.StructLayout({
         "target": 3, "bank_per_word": 1, "transpose": 1, "base": ADDRESS_BITS, "row_words": ADDRESS_BITS,
-        "columns": range(config.bus_bytes + 1),
+        "columns": range(config.dma_bytes + 1),
     })
 
 

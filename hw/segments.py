@@ -49,14 +49,15 @@ def segment_layout(address_bits: int) -> data.StructLayout:
     return data.StructLayout({"address": address_bits, "bytes": COUNT_BITS, "row_last": 1, "last": 1, "null": 1})
 
 
-def beat_layout(bus_bytes: int) -> data.StructLayout:
-    """One beat of a segment.
+def beat_layout(dma_bytes: int, bus_bytes: int) -> data.StructLayout:
+    """One step of a segment: a beat, or the ``dma_bytes`` at place ``part`` of one.
 
-    ``offset``: bytes before the segment's; ``unused``: bytes behind them (each 0 .. bus_bytes - 1); ``burst_last`` ends
-    a burst; ``row_last``, ``last``, ``null`` as in :func:`segment_layout`.
+    ``offset``: bytes before the segment's; ``unused``: bytes behind them (each 0 .. dma_bytes - 1); ``beat_last`` ends
+    a beat, ``burst_last`` a burst; ``row_last``, ``last``, ``null`` as in :func:`segment_layout`.
     """
-    low = log2_bytes(bus_bytes)
-    return data.StructLayout({"offset": low, "unused": low, "burst_last": 1, "row_last": 1, "last": 1, "null": 1})
+    low = log2_bytes(dma_bytes)
+    return data.StructLayout({"offset": low, "unused": low, "part": range(bus_bytes // dma_bytes), "beat_last": 1,
+                              "burst_last": 1, "row_last": 1, "last": 1, "null": 1})
 
 
 class LoopWalker(wiring.Component):
@@ -186,13 +187,14 @@ class BurstSplitter(wiring.Component):
 
 
 class BeatWalker(wiring.Component):
-    """Cut segments into beats, one per cycle, also across segments.
+    """Cut segments into beats, or equal parts of beats, one per cycle, also across segments.
 
     Latency: a beat appears the cycle after its segment is accepted. A null segment yields one null beat.
 
     Parameters
     ----------
-    bus_bytes : int
+    dma_bytes, bus_bytes : int
+        Bytes per step and per beat, powers of two.
     address_bits : int
         Low address bits of the segments: those within a beat, and 6 more where ``burst_last`` is used.
 
@@ -202,17 +204,18 @@ class BeatWalker(wiring.Component):
     o : Out(stream of beat_layout)
     """
 
-    def __init__(self, *, bus_bytes: int, address_bits: int):
+    def __init__(self, *, dma_bytes: int, bus_bytes: int, address_bits: int):
+        self.dma_bytes = dma_bytes
         self.bus_bytes = bus_bytes
         self.address_bits = address_bits
         super().__init__({
             "i": In(stream.Signature(segment_layout(address_bits))),
-            "o": Out(stream.Signature(beat_layout(bus_bytes))),
+            "o": Out(stream.Signature(beat_layout(dma_bytes, bus_bytes))),
         })
 
     def elaborate(self, platform):
         m = Module()
-        low = log2_bytes(self.bus_bytes)
+        low, beat = log2_bytes(self.dma_bytes), log2_bytes(self.bus_bytes)
         segment = Signal(segment_layout(self.address_bits), reset_less=True)
         last = Signal(COUNT_BITS + 1, reset_less=True)   # the segment's last byte, from the beat's first byte on
         more = Signal(COUNT_BITS + 1 - low)
@@ -222,6 +225,8 @@ class BeatWalker(wiring.Component):
             more.eq(last[low:]),
             o.offset.eq(segment.address[:low]),
             o.unused.eq(Mux(final, ~last[:low], 0)),
+            o.part.eq(segment.address[low:beat]),
+            o.beat_last.eq(final | Cat(Const(1), segment.address[low:beat]).all()),
             o.burst_last.eq(final | Cat(Const(1), segment.address[low:]).all()),
             o.row_last.eq(final & segment.row_last),
             o.last.eq(final & segment.last),

@@ -26,7 +26,7 @@ STORE = BY_MNEMONIC["STORE"]
 
 
 class StoreEngine(wiring.Component):
-    """Execute STORE: one beat per cycle, across rows and instructions.
+    """Execute STORE: one beat (or ``dma_bytes`` of it) per cycle, across rows and instructions.
 
     ::
 
@@ -77,7 +77,8 @@ class StoreEngine(wiring.Component):
         m.submodules.bursts = bursts = BurstSplitter(bus_bytes=self.config.bus_bytes)
         m.submodules.walks = walks = Records(shape=walk_layout(LOOPS, low), depth=QUEUED)
         m.submodules.segments = segments = LoopWalker(loops=LOOPS, address_bits=low)
-        m.submodules.beats = beats = BeatWalker(bus_bytes=self.config.bus_bytes, address_bits=low)
+        m.submodules.beats = beats = BeatWalker(
+            dma_bytes=self.config.dma_bytes, bus_bytes=self.config.bus_bytes, address_bits=low)
         m.submodules.rows = rows = Records(shape=ROW_LAYOUT, depth=QUEUED)
         m.submodules.unpacker = unpacker = Unpacker(config=self.config)
 

@@ -9,7 +9,7 @@ from phonolith.hw.packer import unit_layout
 
 
 class Transposer(wiring.Component):
-    """Collect WB rows of up to a bus beat, then deliver their columns as words of WB bytes.
+    """Collect WB rows of up to ``dma_bytes``, then deliver their columns as words of WB bytes.
 
     Byte t of a delivered unit comes from the t-th row collected; rows missing in the last block are zeros. Its
     ``row_last`` marks a block's last column. A block of n columns takes WB + n cycles: rows are not accepted while
@@ -26,21 +26,21 @@ class Transposer(wiring.Component):
     i : In(stream of unit_layout)
         One row per unit; bytes from ``columns`` on must be zero.
     columns : In
-        Bytes per row, 1 .. bus bytes; constant while an instruction is in the buffer.
+        Bytes per row, 1 .. ``dma_bytes``; constant while an instruction is in the buffer.
     o : Out(stream of unit_layout)
     """
 
     def __init__(self, *, config: MachineConfig):
         self.config = config
         unit = stream.Signature(unit_layout(config))
-        super().__init__({"i": In(unit), "columns": In(range(config.bus_bytes + 1)), "o": Out(unit)})
+        super().__init__({"i": In(unit), "columns": In(range(config.dma_bytes + 1)), "o": Out(unit)})
 
     def elaborate(self, platform):
         m = Module()
-        bus, word = self.config.bus_bytes, self.config.word_bytes
-        rows = [Signal(8 * bus, name=f"row_{t}") for t in range(word)]
+        step, word = self.config.dma_bytes, self.config.word_bytes
+        rows = [Signal(8 * step, name=f"row_{t}") for t in range(word)]
         index = Signal(range(word))
-        column = Signal(range(1, bus + 1), init=1)
+        column = Signal(range(1, step + 1), init=1)
         last = Signal(reset_less=True)
         o = self.o.payload
         m.d.comb += [
@@ -55,7 +55,7 @@ class Transposer(wiring.Component):
             with m.If(o.row_last):
                 m.d.sync += [column.eq(1), self.o.valid.eq(0)]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [Array(rows)[index].eq(self.i.payload.data[:8 * bus]), index.eq(index + 1)]
+            m.d.sync += [Array(rows)[index].eq(self.i.payload.data[:8 * step]), index.eq(index + 1)]
             with m.If(self.i.payload.last | (index == word - 1)):
                 m.d.sync += [index.eq(0), last.eq(self.i.payload.last), self.o.valid.eq(1)]
         return m

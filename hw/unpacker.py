@@ -17,17 +17,18 @@ def write_beat_layout(config: MachineConfig) -> data.StructLayout:
 
 
 class Unpacker(wiring.Component):
-    """Read the words that the beats of each row need, one per beat at most, and shift their bytes into place.
+    """Read the words that the beats of each row need and shift their bytes into place.
 
-    Two stages: ask for a word, then take a beat out of the last BUS bytes of the word before and the word itself, which
-    stays in the memory's output register until the next is asked for::
+    A step delivers D = ``dma_bytes`` (a beat, or a part of one) and asks for one word at most. Two stages: ask for a
+    word, then take D bytes out of the last D of the word before and the word itself, which stays in the memory's
+    output register until the next is asked for. Parts of a beat are collected in the register of ``o``::
 
-          hold (BUS bytes)   read.data (2C bytes)
+          hold (D bytes)     read.data (2C bytes)
         |------------------|------------------------------------|
-               |<- BUS bytes ->|
-               position          1 .. 2C; the next beat stands at position + BUS, less 2C if that needs the next word
+               |<- D bytes ->|
+               position          1 .. 2C; the next step stands at position + D, less 2C if that needs the next word
 
-    Latency: a beat appears 2 cycles after its word is granted.
+    Latency: a beat appears 2 cycles after the word of its last part is granted.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class Unpacker(wiring.Component):
         self.config = config
         super().__init__({
             "i_row": In(stream.Signature(ROW_LAYOUT)),
-            "i": In(stream.Signature(beat_layout(config.bus_bytes))),
+            "i": In(stream.Signature(beat_layout(config.dma_bytes, config.bus_bytes))),
             "allowed": In(1),
             "settled": In(1),
             "read": Out(BankReadSignature(8 * config.scratch_word_bytes)),
@@ -71,24 +72,26 @@ class Unpacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bus, word = self.config.bus_bytes, self.config.scratch_word_bytes
+        step, word = self.config.dma_bytes, self.config.scratch_word_bytes
         self.active = Signal()
         self.row = Signal(ROW_LAYOUT, reset_less=True)
         self.row_address = Signal(ADDRESS_BITS, reset_less=True)
         self.row_first = Signal(reset_less=True)
-        slot = Signal(data.StructLayout({"position": range(word + 1), "strobe": bus, "last": 1}), reset_less=True)
+        parts = self.config.bus_bytes // step
+        slot = Signal(data.StructLayout({"position": range(word + 1), "strobe": step, "part": range(parts),
+                                         "beat_last": 1, "last": 1}), reset_less=True)
         slot_valid = Signal()
         slot_ready = ~slot_valid | ~self.o.valid | self.o.ready
 
         beat = self.i.payload
-        ahead = slot.position + bus
+        ahead = slot.position + step
         crosses = ~self.row_first & (ahead > word)
         position = Signal.like(slot.position)
         needs_word = Signal()
         usable = Signal()
         fire = Signal()
         m.d.comb += [
-            position.eq(Mux(self.row_first, bus - beat.offset, Mux(crosses, ahead - word, ahead))),
+            position.eq(Mux(self.row_first, step - beat.offset, Mux(crosses, ahead - word, ahead))),
             needs_word.eq(self.row_first | (crosses & (position > beat.unused))),
             usable.eq(self.i.valid & ~beat.null & self.active & ~self.fencing & self.allowed & slot_ready),
             self.read.enable.eq(usable & needs_word),
@@ -99,24 +102,38 @@ class Unpacker(wiring.Component):
         self.follow_rows(m, fire, fire & needs_word)
         self.follow_instructions(m)
 
-        hold = Signal(8 * bus, reset_less=True)
+        hold = Signal(8 * step, reset_less=True)
         with m.If(slot_ready):
             m.d.sync += slot_valid.eq(fire)
         with m.If(fire):
-            strobe = (ones(bus) >> beat.unused) & (ones(bus) << beat.offset)
-            m.d.sync += [slot.position.eq(position), slot.strobe.eq(strobe), slot.last.eq(beat.burst_last)]
+            strobe = (ones(step) >> beat.unused) & (ones(step) << beat.offset)
+            m.d.sync += [slot.position.eq(position), slot.strobe.eq(strobe), slot.part.eq(beat.part),
+                         slot.beat_last.eq(beat.beat_last), slot.last.eq(beat.burst_last)]
         with m.If(fire & crosses):
-            m.d.sync += hold.eq(self.read.data[-8 * bus:])
+            m.d.sync += hold.eq(self.read.data[-8 * step:])
 
+        taken = (Cat(hold, self.read.data) >> Cat(Const(0, 3), slot.position))[:8 * step]
         with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += self.o.valid.eq(slot_valid)
+            m.d.sync += self.o.valid.eq(slot_valid & slot.beat_last)
             with m.If(slot_valid):
-                m.d.sync += [
-                    self.o.payload.data.eq(Cat(hold, self.read.data) >> Cat(Const(0, 3), slot.position)),
-                    self.o.payload.strobe.eq(slot.strobe),
-                    self.o.payload.last.eq(slot.last),
-                ]
+                m.d.sync += self.o.payload.last.eq(slot.last)
+                self.collect(m, slot, taken)
         return m
+
+    def collect(self, m: Module, slot, taken) -> None:
+        """Put a step's bytes at their place in the beat; the first step of a beat clears the other strobes."""
+        o, parts = self.o.payload, self.config.bus_bytes // self.config.dma_bytes
+        if parts == 1:
+            m.d.sync += [o.data.eq(taken), o.strobe.eq(slot.strobe)]
+            return
+        fresh = Signal(init=1)
+        m.d.sync += fresh.eq(slot.beat_last)
+        for part in range(parts):
+            strobe = o.strobe.word_select(part, self.config.dma_bytes)
+            with m.If(slot.part == part):
+                m.d.sync += [o.data.word_select(part, len(taken)).eq(taken), strobe.eq(slot.strobe)]
+            with m.Elif(fresh):
+                m.d.sync += strobe.eq(0)
 
     def follow_rows(self, m: Module, fire, reads) -> None:
         """Address the words of the instruction's rows."""

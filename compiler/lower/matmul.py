@@ -70,8 +70,8 @@ def by_rows(ctx: Lowering, b: View) -> LoadColumns:
 def transposed(ctx: Lowering, b: View) -> tuple[int, LoadColumns]:
     """Return columns per tile and how to load tiles of ``b`` ``[K, N]``, turned by LOAD strip by strip."""
     config = ctx.config
-    tile_columns = min(config.columns, config.bus_bytes)
-    strip_tiles = max(1, config.bus_bytes // config.columns)
+    tile_columns = min(config.columns, config.dma_bytes)
+    strip_tiles = max(1, config.dma_bytes // config.columns)
     words = tile_words(b.shape[0], config)
 
     def load_columns(tiles: range, base: int) -> None:

@@ -59,8 +59,9 @@ def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict
     word = state.config.word_bytes
     row_words = operands["row_words"]
     if control["transpose"]:
-        if operands["segment_count"] != 1 or operands["segment_bytes"] > state.config.bus_bytes:
-            raise illegal("a transposing LOAD takes one segment of at most a bus beat per row, not "
+        most = state.config.dma_bytes
+        if operands["segment_count"] != 1 or operands["segment_bytes"] > most:
+            raise illegal(f"a transposing LOAD takes one segment of at most {most} bytes per row, not "
                           f"{operands['segment_count']} of {operands['segment_bytes']} bytes.")
         rows = rows.T
     padded = pad_rows(rows, word)

@@ -187,7 +187,7 @@ def instructions(draw, config: MachineConfig) -> dict:
     operand = target in (Target.ACTIVATION, Target.WEIGHT)
     transpose = operand and draw(st.booleans())
     small = st.integers(0, 3)
-    longest = config.bus_bytes if transpose else 5 * config.bus_bytes
+    longest = config.dma_bytes if transpose else 5 * config.bus_bytes
     if target == Target.TABLE:
         return load(target, address=draw(st.integers(0, 2**32 - 1)),
                     segments=(draw(st.integers(1, 2)), draw(strides())), segment_bytes=draw(st.integers(100, 300)))

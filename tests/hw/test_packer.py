@@ -72,21 +72,22 @@ def beats_of(rows: list[tuple[int, int]], bus: int, rng: np.random.Generator) ->
             row_last = i == count - 1
             beats.append({"data": number(raw[i * bus:(i + 1) * bus]), "beat": {
                 "offset": offset if i == 0 else 0, "unused": (count * bus - offset - size) if row_last else 0,
-                "burst_last": 0, "row_last": row_last, "last": row_last and r == len(rows) - 1, "null": 0}})
+                "part": 0, "beat_last": 1, "burst_last": 0, "row_last": row_last,
+                "last": row_last and r == len(rows) - 1, "null": 0}})
     return beats, contents
 
 
-@pytest.mark.parametrize("name", ["16x16/128", "12x20/256", "5x24/128", "4x4/64"])
+@pytest.mark.parametrize("name", ["16x16/128", "12x20/256", "5x24/128", "4x4/64", "5x7/128"])
 def test_packer_packs_rows(name):
     """Every row comes out as units of WB bytes, the last one filled with zeros."""
     config = MACHINES[name]
     bench = Bench(Packer(config=config))
-    row = st.tuples(st.integers(0, config.bus_bytes - 1), st.integers(1, 4 * config.bus_bytes))
+    row = st.tuples(st.integers(0, config.dma_bytes - 1), st.integers(1, 4 * config.dma_bytes))
 
     @settings(max_examples=20, deadline=None, derandomize=True, database=None)
     @given(st.lists(row, min_size=1, max_size=8), st.sampled_from([0.0, 0.5]))
     def check(rows, stalls):
-        beats, contents = beats_of(rows, config.bus_bytes, np.random.default_rng(7))
+        beats, contents = beats_of(rows, config.dma_bytes, np.random.default_rng(7))
         bench.run(beats, 1, stalls)
         word = config.word_bytes
         expected = [(number(row[i:i + word]), i + word >= len(row))
@@ -100,7 +101,7 @@ def test_packer_packs_rows(name):
 def test_packer_hides_the_rest_of_a_row():
     """The rest of a row leaves while the next row's first beat is taken: 2 beats, 2 units, 2 cycles per row."""
     config = MACHINES["5x24/128"]
-    beats, _ = beats_of([(0, 32)] * 10, config.bus_bytes, np.random.default_rng(7))
+    beats, _ = beats_of([(0, 32)] * 10, config.dma_bytes, np.random.default_rng(7))
     bench = Bench(Packer(config=config))
     bench.run(beats, 1)
     assert bench.accepted == list(range(bench.accepted[0], bench.accepted[0] + 20))
@@ -109,8 +110,9 @@ def test_packer_hides_the_rest_of_a_row():
 def test_packer_passes_null_tokens():
     """An instruction without data becomes one null unit between its neighbours."""
     config = MACHINES["8x8/128"]
-    beats, _ = beats_of([(0, 16)], config.bus_bytes, np.random.default_rng(7))
-    null = {"data": 0, "beat": {"offset": 0, "unused": 15, "burst_last": 0, "row_last": 0, "last": 1, "null": 1}}
+    beats, _ = beats_of([(0, 16)], config.dma_bytes, np.random.default_rng(7))
+    null = {"data": 0, "beat": {"offset": 0, "unused": 15, "part": 0, "beat_last": 1, "burst_last": 0, "row_last": 0,
+                                "last": 1, "null": 1}}
     bench = Bench(Packer(config=config))
     bench.run([*beats, null, *beats], 3)
     assert [unit["null"] for unit in bench.units] == [0, 1, 0]
