@@ -120,10 +120,11 @@ def counts(config: MachineConfig) -> dict[str, float]:
         "element": config.rows * config.columns,
         "row_unit": config.row_units,
         "bus_byte": config.bus_bytes,
+        "dma_byte": config.dma_bytes,
         "word_byte": config.word_bytes,
         "row_word_byte": config.rows * config.word_bytes,
         "edge_word_byte": (config.rows + config.columns) * config.word_bytes,
-        "bus_byte_word_byte": config.bus_bytes * config.word_bytes,
+        "dma_byte_word_byte": config.dma_bytes * config.word_bytes,
     }
 
 
