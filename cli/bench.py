@@ -40,12 +40,13 @@ def print_engines(engines: dict[str, dict[str, Any]]) -> None:
 @click.argument("m", type=SIZE)
 @click.argument("k", type=SIZE)
 @click.argument("n", type=SIZE)
+@click.option("--bits", type=click.Choice(["8"]), default="8", show_default=True, help="Bits of a weight.")
 @click.option("--transpose-b", is_flag=True, help="B is made at run time, N x K (as in Q K^T).")
 @click.option("--runtime-b", is_flag=True, help="B is made at run time, K x N (as in P V).")
 @click.option("--a", type=PATH, metavar="NPY", help="int8 matrix M x K; random by default.")
 @click.option("--b", type=PATH, metavar="NPY", help="int8 matrix B; random by default.")
 @verb(render_product, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def gemm(config, m: int, k: int, n: int, transpose_b: bool, runtime_b: bool, a: Path | None,
+def gemm(config, m: int, k: int, n: int, bits: str, transpose_b: bool, runtime_b: bool, a: Path | None,
          b: Path | None) -> Result:
     """Multiply A (M x K) by B (K x N) on the RTL; by default B is a constant weight."""
     from phonolith.sim.bench import bench_gemm
