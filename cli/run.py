@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from phonolith.cli.common import MODEL, PATH, CommaList, Result, verb
+from phonolith.cli.common import MODEL, NEW_FILE, PATH, CommaList, Result, verb
 from phonolith.cli.output import cell, percent, print_facts
 
 RUNGS = ("golden", "iss", "rtl")
@@ -38,13 +38,16 @@ def comparison(result: Result) -> str:
 @click.argument("audio", type=PATH, metavar="WAV|NPY")
 @MODEL
 @click.option("--waves", type=PATH, metavar="FILE.vcd", help="Write waveforms (slow).")
+@click.option("--trace", type=NEW_FILE, metavar="FILE.json",
+              help="Write what engines and bus did, for Perfetto or Chrome (docs/tracing.md).")
 @click.option("--program", type=PATH, metavar="FILE", help="Run a program that `phonolith compile` made of the model.")
 @verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def simulate(config, audio: Path, model: str, waves: Path | None, program: Path | None) -> Result:
+def simulate(config, audio: Path, model: str, waves: Path | None, trace: Path | None,
+             program: Path | None) -> Result:
     """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
     from phonolith.reports.simulation import simulate as run
 
-    return run(audio, model, config, waves, program)
+    return run(audio, model, config, waves, program, trace)
 
 
 def render_verification(result: Result) -> None:

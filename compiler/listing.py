@@ -19,8 +19,13 @@ BRANCHES = ("BRANCH_LESS", "BRANCH_EQUAL")
 
 def program_text(program: Program) -> str:
     """Return a program's words as text, with the nodes they belong to."""
-    return listing(program.words, {word: region.node for region in program.regions
-                                   for start, stop in region.parts for word in range(start, stop)})
+    return listing(program.words, nodes_by_word(program))
+
+
+def nodes_by_word(program: Program) -> dict[int, str]:
+    """Return the node of each program word by its index."""
+    return {word: region.node for region in program.regions
+            for start, stop in region.parts for word in range(start, stop)}
 
 
 def listing(words: np.ndarray, nodes: dict[int, str] | None = None) -> str:

@@ -16,6 +16,7 @@ from phonolith.models.clips import reference_words
 from phonolith.models.features import HOP, SAMPLE_RATE
 from phonolith.reports.area import builtin_area
 from phonolith.reports.energy import energy
+from phonolith.reports.trace import Span, instruction_spans, layer_times, write_trace
 from phonolith.sim.events import EventCounter
 from phonolith.sim.iss import Machine
 from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, make_case
@@ -26,7 +27,7 @@ from phonolith.sim.verify import read_inputs
 
 
 def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves: Path | None = None,
-             program: Path | None = None) -> dict:
+             program: Path | None = None, trace: Path | None = None) -> dict:
     """Run ``audio`` through ``model`` on the simulated RTL and price the run.
 
     Parameters
@@ -40,6 +41,8 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
         Write waveforms of the run to this VCD file (slow).
     program : Path, optional
         Run this program, made by ``phonolith compile`` from the same model for the same machine and length.
+    trace : Path, optional
+        Write what engines and bus did to this file (``docs/tracing.md``); times of layers are then exact.
 
     Returns
     -------
@@ -49,12 +52,15 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
     graph = model_file.load(model_file.resolve(model))
     inputs = read_inputs(graph, Path(audio))
     case = make_case(graph, inputs, config, program and program_file.load(program, config))
-    rtl = machine(config) if waves is None else RtlMachine(config, verilog_text(config), waves=waves)
+    watched = waves is not None or trace is not None
+    rtl = RtlMachine(config, verilog_text(config), waves=waves, events=trace is not None) if watched \
+        else machine(config)
     started = time.perf_counter()
     result = execute_rtl(case.program, case.image, rtl, log_writes=True)
     seconds = time.perf_counter() - started
-    if waves is not None:
+    if watched:
         rtl.close()
+    spans = None if trace is None else traced(trace, case.program, result, config)
     difference = first_difference(case, "rtl", result.image, result.writes)
     ids = case.program.read(result.image, graph.outputs[0])
     frames = len(inputs[graph.inputs[0].name])
@@ -67,14 +73,24 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
         "first_difference": difference,
         "tensors_compared": len(case.expected),
         "elements_compared": sum(tensor.size for tensor in case.expected.values()),
-        **costs(case, result, config, frames),
+        **costs(case, result, config, frames, spans),
         "simulated_cycles_per_second": result.simulated_cycles_per_second,
         "simulation_seconds": seconds,
         "waves": None if waves is None else str(waves),
+        "trace": None if trace is None else str(trace),
     }
 
 
-def costs(case: Case, result: RunResult, config: MachineConfig, frames: int) -> dict:
+def traced(path: Path, program: Program, result: RunResult, config: MachineConfig) -> list[Span]:
+    """Write a run's trace; return when its instructions ran."""
+    assert result.events is not None
+    spans = instruction_spans(program, result.events)
+    write_trace(path, program, result, spans, config)
+    return spans
+
+
+def costs(case: Case, result: RunResult, config: MachineConfig, frames: int,
+          spans: list[Span] | None = None) -> dict:
     """Return cycles, utilisation, engines, layers, traffic, energy, area and latency of a run."""
     program = case.program
     macs = sum(region.macs for region in program.regions)
@@ -91,7 +107,7 @@ def costs(case: Case, result: RunResult, config: MachineConfig, frames: int) -> 
         "macs": macs,
         "utilisation": macs / (config.rows * config.columns * result.cycles),
         "engines": result.engines,
-        "layers": layers(program, array_steps, result.writes),
+        "layers": layers(program, array_steps, result.writes, spans),
         "dram_bytes": dram_bytes,
         "energy_uj": parts["total"],
         "energy_parts_uj": parts,
@@ -117,12 +133,15 @@ def replay(case: Case, config: MachineConfig, counter: EventCounter) -> Counter:
     return steps
 
 
-def layers(program: Program, array_steps: Counter, writes: np.ndarray) -> list[dict]:
+def layers(program: Program, array_steps: Counter, writes: np.ndarray,
+           spans: list[Span] | None = None) -> list[dict]:
     """Return one dict per node in program order.
 
-    ``start`` and ``end`` are the cycles of the first and last write of its result, ``array_busy`` the cycles in which
+    ``start`` and ``end`` are the cycles in which its first instruction began and its last one ended, as far as
+    ``spans`` tell, otherwise those of the first and last write of its result; ``array_busy`` counts the cycles in which
     the array takes operands for it.
     """
+    times = layer_times(spans or [])
     addresses = writes["address"].astype(np.int64)
     rows = []
     for region in program.regions:
@@ -132,6 +151,7 @@ def layers(program: Program, array_steps: Counter, writes: np.ndarray) -> list[d
         last = view.address + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
         cycles = writes["cycle"][(addresses > view.address - 64) & (addresses <= last)]
         start, end = (int(cycles[0]), int(cycles[-1])) if len(cycles) else (0, 0)
+        start, end = times.get(region.node, (start, end))
         rows.append({"name": region.node, "op": region.op, "macs": region.macs, "start": start, "end": end,
                      "array_busy": array_steps[region.node]})
     return rows

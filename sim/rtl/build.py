@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phonolith.hw.config import MachineConfig
+from phonolith.sim.rtl import signals
 from phonolith.sim.rtl.cache import BuildCache, default_folder
 from phonolith.sim.rtl.compile import SHARED_LIBRARY, CompileOptions
 from phonolith.sim.rtl.memories import memory_table
@@ -36,6 +37,8 @@ class BuiltModel:
         Whether it was found rather than made.
     traced : bool
         Whether it can write waveforms.
+    events : bool
+        Whether it records what the engines do.
     """
 
     library: Path
@@ -44,10 +47,11 @@ class BuiltModel:
     seconds: float
     cached: bool
     traced: bool
+    events: bool = False
 
 
-def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cache: Path | None = None,
-          compiler: str | None = None, options: CompileOptions | None = None) -> BuiltModel:
+def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, events: bool = False,
+          cache: Path | None = None, compiler: str | None = None, options: CompileOptions | None = None) -> BuiltModel:
     """Make the simulator of one machine, or find it in the cache.
 
     Parameters
@@ -58,6 +62,8 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
         The machine: its bus width, and its array for the result.
     trace : bool
         Make a model that can write VCD waveforms (slower).
+    events : bool
+        Make a model that records what the engines do in each cycle (slower).
     cache : Path, optional
         Folder of builds; the user's cache folder by default.
     compiler : str, optional
@@ -72,13 +78,15 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, cach
         ``read-only-cache``.
     """
     inputs = {DESIGN: verilog_text, MEMORIES: memory_table(verilog_text),
+              signals.TABLE: signals.table() if events else "",
+              **({signals.VLT: signals.visible()} if events else {}),
               **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
     flags = MODEL_FLAGS + (TRACE_FLAGS if trace else ())
-    arguments = (*flags, f"-GBUS={config.bus_bits}", DESIGN, WRAPPER)
+    arguments = (*flags, f"-GBUS={config.bus_bits}", *([signals.VLT] if events else []), DESIGN, WRAPPER)
     recipe = Recipe(inputs, arguments, SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
     store = BuildCache(cache or default_folder())
     cached = store.find(recipe.key) is not None
     entry = recipe.build(store)
     facts = json.loads((entry / FACTS).read_text())
     return BuiltModel(entry / SHARED_LIBRARY.output, config.array, facts["cpu_seconds"], facts["seconds"], cached,
-                      trace)
+                      trace, events)

@@ -19,6 +19,14 @@ namespace {
 constexpr unsigned kBusBytes = sizeof(std::remove_reference_t<decltype(Vtop::m_axi_rdata)>);
 constexpr uint64_t kLiteTimeout = 10000;
 constexpr int kResetCycles = 4;
+constexpr int kReadBit = 28;  // behind four engines' causes
+
+// Whether this build makes events: the table then names the signals.
+constexpr bool kEvents = false
+#define SIGNAL(word, bit, member) || true
+#include "signals.inc"
+#undef SIGNAL
+    ;
 
 template <class Word, std::size_t kWords>
 MemoryView view_of(const char *name, VlUnpacked<Word, kWords> &memory) {
@@ -47,6 +55,7 @@ public:
 
     Dram<kBusBytes> &dram() { return dram_; }
     const std::vector<MemoryView> &memories() const { return memories_; }
+    const std::vector<EventRecord> &events() const { return events_; }
 
     void reset() {
         dram_.reset();
@@ -60,6 +69,8 @@ public:
         dram_.log.clear();
         dram_.logging = log_writes;
         dram_.stalls.seed(stalls_seed);
+        events_.clear();
+        read_beats_ = write_beats_ = 0;
     }
 
     int write(uint32_t address, uint32_t value) {
@@ -144,7 +155,20 @@ private:
         clock();
         lite();
         observe_pins();
+        if constexpr (kEvents) sample();
         ++cycle_;
+    }
+
+    void sample() {
+        uint32_t pulses = 0, levels = 0;
+#define SIGNAL(word, bit, member) word |= uint32_t(top_.rootp->member) << bit;
+#include "signals.inc"
+#undef SIGNAL
+        levels |= uint32_t(dram_.report.read_beats != read_beats_) << kReadBit;
+        levels |= uint32_t(dram_.report.write_beats != write_beats_) << (kReadBit + 1);
+        read_beats_ = dram_.report.read_beats;
+        write_beats_ = dram_.report.write_beats;
+        if (pulses || events_.empty() || levels != events_.back().levels) events_.push_back({cycle_, pulses, levels});
     }
 
     void clock() {
@@ -201,6 +225,8 @@ private:
     Vtop top_;
     Dram<kBusBytes> dram_;
     std::vector<MemoryView> memories_;
+    std::vector<EventRecord> events_;
+    uint64_t read_beats_ = 0, write_beats_ = 0;
     uint64_t cycle_ = 1;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> vcd_;
@@ -221,6 +247,11 @@ int phonolith_read(void *machine, uint32_t address, uint32_t *value) { return ca
 int phonolith_run(void *machine, uint64_t cycles) { return cast(machine).run(cycles); }
 void phonolith_report(void *machine, Report *report) { *report = cast(machine).report(); }
 int phonolith_trace(void *machine, const char *path) { return cast(machine).trace(path); }
+
+uint64_t phonolith_events(void *machine, const EventRecord **records) {
+    *records = cast(machine).events().data();
+    return cast(machine).events().size();
+}
 
 int phonolith_memory_view(void *machine, uint64_t index, MemoryView *view) {
     const auto &memories = cast(machine).memories();

@@ -47,6 +47,13 @@ struct MemoryView {
     uint64_t stride;
 };
 
+// What the engines and the bus did in a cycle, and until the next record: see signals.py for the bits.
+struct EventRecord {
+    uint64_t cycle;
+    uint32_t pulses;  // in this cycle only
+    uint32_t levels;
+};
+
 enum Protocol : uint64_t {
     kNone,
     kReadCrosses4K,
@@ -71,6 +78,7 @@ int phonolith_read(void *machine, uint32_t address, uint32_t *value);
 int phonolith_run(void *machine, uint64_t cycles);  // 1: irq is high; 0: it is not after that many cycles
 void phonolith_report(void *machine, Report *report);
 uint64_t phonolith_log(void *machine, const WriteRecord **records);
+uint64_t phonolith_events(void *machine, const EventRecord **records);  // none unless built with events
 int phonolith_memory_view(void *machine, uint64_t index, MemoryView *view);  // 0: there are not that many
 int phonolith_trace(void *machine, const char *path);  // 0: this build has no tracing; a null path closes the file
 }

@@ -9,6 +9,7 @@ import numpy as np
 from phonolith.hw.errors import PhonolithError
 
 WRITE_RECORD = np.dtype([("cycle", np.uint64), ("address", np.uint64), ("strobe", np.uint64)])
+EVENT_RECORD = np.dtype([("cycle", np.uint64), ("pulses", np.uint32), ("levels", np.uint32)])
 REPORT_FIELDS = (
     "cycle", "start_cycle", "done_cycle", "last_beat_cycle", "read_beats", "write_beats", "protocol_errors",
     "protocol_kind", "protocol_cycle", "protocol_address", "bus_errors", "bus_error_cycle", "bus_error_address")
@@ -53,6 +54,7 @@ SIGNATURES = {
     "run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
     "report": (None, [ctypes.c_void_p, ctypes.POINTER(Report)]),
     "log": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]),
+    "events": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]),
     "memory_view": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(MemoryView)]),
     "trace": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p]),
 }
@@ -133,11 +135,18 @@ class Harness:
 
     def write_log(self) -> np.ndarray:
         """Return the write beats since `begin` (dtype `WRITE_RECORD`), in the order of their responses."""
+        return self._records(self._library.phonolith_log, WRITE_RECORD)
+
+    def events(self) -> np.ndarray:
+        """Return what happened since `begin` (dtype `EVENT_RECORD`); empty unless built with events."""
+        return self._records(self._library.phonolith_events, EVENT_RECORD)
+
+    def _records(self, function, dtype: np.dtype) -> np.ndarray:
         records = ctypes.c_void_p()
-        count = self._library.phonolith_log(self._handle, ctypes.byref(records))
+        count = function(self._handle, ctypes.byref(records))
         if count == 0:
-            return np.empty(0, WRITE_RECORD)
-        return np.frombuffer(ctypes.string_at(records, count * WRITE_RECORD.itemsize), WRITE_RECORD).copy()
+            return np.empty(0, dtype)
+        return np.frombuffer(ctypes.string_at(records, count * dtype.itemsize), dtype).copy()
 
     def memories(self) -> dict[str, np.ndarray]:
         """Return the on-chip memories by instance path, uint8 ``[words, bytes]``: live views, to read and to write.

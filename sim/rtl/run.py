@@ -56,6 +56,9 @@ class RunResult:
         Per CPU second of the simulation proper.
     cpu_seconds : float
         CPU time of the simulation proper.
+    events : numpy.ndarray or None
+        What the engines and the bus did (cycle from the start, pulses, levels; see `signals`), from a machine with
+        events.
     """
 
     image: np.ndarray
@@ -72,6 +75,7 @@ class RunResult:
     simulated_cycles_per_second: float
     cpu_seconds: float
     writes: np.ndarray | None = field(default=None)
+    events: np.ndarray | None = field(default=None)
 
     @property
     def done(self) -> bool:
@@ -94,13 +98,15 @@ class RtlMachine:
         Folder of builds.
     built : BuiltModel, optional
         A build made earlier, instead of one from ``verilog_text``.
+    events : bool
+        Record what engines and bus do in every cycle (slower).
     """
 
     def __init__(self, config: MachineConfig, verilog_text: str | None = None, *, waves: Path | None = None,
-                 cache: Path | None = None, built: BuiltModel | None = None):
+                 cache: Path | None = None, built: BuiltModel | None = None, events: bool = False):
         self.config = config
         self.built = built or build(verilog_text or source.verilog_text(config, cache), config, trace=waves is not None,
-                                    cache=cache)
+                                    events=events, cache=cache)
         self._harness = Harness(self.built.library, Settings(
             config.dram_latency, config.dram_shared, config.reads_outstanding, config.writes_outstanding))
         if waves is not None:
@@ -218,6 +224,7 @@ class RtlMachine:
         writes = self._harness.write_log() if log_writes else None
         if writes is not None:
             writes["cycle"] -= np.uint64(report.start_cycle)
+        events = self._events(report) if self.built.events else None
         bus_error = None
         if report.bus_errors:
             bus_error = {"address": report.bus_error_address,
@@ -229,7 +236,15 @@ class RtlMachine:
             error_address=self.read_register(registers.ERROR_ADDRESS),
             counters=counters, engines=read_engines(self.read_register),
             dram_read_beats=report.read_beats, dram_write_beats=report.write_beats, bus_error=bus_error,
-            simulated_cycles_per_second=clocked / max(cpu_seconds, 1e-9), cpu_seconds=cpu_seconds, writes=writes)
+            simulated_cycles_per_second=clocked / max(cpu_seconds, 1e-9), cpu_seconds=cpu_seconds, writes=writes,
+            events=events)
+
+    def _events(self, report) -> np.ndarray:
+        """Return the events of the run proper: from the start write on, until irq."""
+        events = self._harness.events()
+        events = events[(events["cycle"] >= report.start_cycle) & (events["cycle"] < report.done_cycle)]
+        events["cycle"] -= np.uint64(report.start_cycle)
+        return events
 
 
 def padded(image: np.ndarray) -> np.ndarray:
