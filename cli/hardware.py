@@ -24,16 +24,21 @@ def render_verilog(result: Result) -> None:
               help="Folder to write to; without it the Verilog goes to stdout.")
 @verb(render_verilog)
 def verilog(config, output: Path | None) -> Result:
-    """Write the configured accelerator as Verilog: AXI4 and AXI4-Lite at its pins."""
+    """Write the configured accelerator as Verilog: AXI4 and AXI4-Lite at its pins.
+
+    With -o also phonolith.h (registers, error codes, opcodes for C) and registers.md.
+    """
+    from phonolith.hw import header
     from phonolith.hw.verilog import TOP, generate
 
     text = generate(config)
     if output is None:
         return {"top": TOP, "verilog": text}
     output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{TOP}.v"
-    path.write_text(text)
-    return {"top": TOP, "files": [path], "lines": text.count("\n")}
+    files = {f"{TOP}.v": text, header.HEADER: header.c_header(config), header.TABLE: header.register_table(config)}
+    for name, content in files.items():
+        (output / name).write_text(content)
+    return {"top": TOP, "files": [output / name for name in files], "lines": text.count("\n")}
 
 
 def render_area(result: Result) -> None:
