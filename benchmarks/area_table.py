@@ -1,6 +1,6 @@
 """Make the built-in table of area figures: synthesize several machines and fit each block to what it grows with.
 
-    nice python benchmarks/area_table.py [LIBERTY] [--arrays 8x8,16x8,8x16,16x16] [--check 12x12]
+    nice python benchmarks/area_table.py [LIBERTY] [--arrays 8x8,16x16,...] [--check 20x12,...]
 
 LIBERTY: by default ``../shared/data/liberty/sky130hd_tt.lib.gz`` (SkyWater 130 nm high density, typical, Apache-2.0).
 Writes ``reports/data/area_sky130hd.json`` and prints how far the composition is from each synthesis, also from
@@ -93,8 +93,8 @@ def main() -> None:
     """Synthesize, fit, write, compare."""
     parser = argparse.ArgumentParser(description="Make the built-in table of area figures.")
     parser.add_argument("liberty", type=Path, nargs="?", default=LIBERTY)
-    parser.add_argument("--arrays", default="8x8,16x16,8x16,16x8,8x8/64,16x16/256")
-    parser.add_argument("--check", default="12x12")
+    parser.add_argument("--arrays", default="8x8,16x16,8x16,16x8,12x12,8x8/64,16x16/256")
+    parser.add_argument("--check", default="20x12")
     arguments = parser.parse_args()
     library, names = read_library([arguments.liberty]), arguments.arrays.split(",")
     sources = hardware_sources()
