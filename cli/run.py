@@ -52,11 +52,17 @@ def simulate(config, audio: Path, model: str, waves: Path | None, trace: Path | 
 
 def render_verification(result: Result) -> None:
     """Print how many runs were compared, and the first difference if there is one."""
-    print_facts((name, cell(result[name])) for name in ("checked", "failed", "tensors_compared"))
-    difference = result["first_difference"]
+    print_facts((name, cell(result[name])) for name in ("checked", "failed", "tensors_compared", "memories_compared")
+                if name in result)
+    difference = dict(result["first_difference"] or {})
+    smallest = difference.pop("smallest", None)
     if difference:
         print("first difference")
         print_facts((f"  {name}", cell(value)) for name, value in difference.items())
+    if smallest:
+        print("smallest program that differs")
+        print("\n".join(f"  {line}" for line in smallest.pop("program")))
+        print_facts((f"  {name}", cell(value)) for name, value in smallest.items())
     print("coverage")
     print_facts((f"  {group}", reached(counts)) for group, counts in result["coverage"].items())
 
@@ -83,24 +89,26 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
 @MODEL
 @click.option("--random", "count", type=click.IntRange(min=1), metavar="N",
               help="Check N random cases instead.")
-@click.option("--kind", type=click.Choice(["graph"]), default="graph", help="What random cases are.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--kind", type=click.Choice(["graph", "program"]), default="graph",
+              help="What random cases are: compiled graphs, or instruction streams that no compiler made.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="First seed of random cases.")
+@click.option("--stalls", is_flag=True, help="Hold up every AXI channel at random (random cases only).")
 @click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
               callback=_rungs, help="What to compare.")
 @verb(render_verification, exit_code=lambda result: 1 if result["failed"] else 0)
 def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None,
-           kind: str, seed: int, rungs: tuple[str, ...]) -> Result:
+           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...]) -> Result:
     """Compare golden model, instruction-set simulator and RTL on every tensor.
 
-    On utterances (files, or strings of the recordings in --data) or on random graphs. Exit code 1 on any
-    difference.
+    On utterances (files, or strings of the recordings in --data), on random graphs, or on random programs
+    (instruction-set simulator and RTL, all of DRAM and on-chip memory). Exit code 1 on any difference.
     """
     from phonolith.sim import verify as ladder
 
     if sum((bool(audio), data is not None, count is not None)) != 1:
         raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
     if count is not None:
-        return ladder.verify_random(kind, count, config, seed, rungs)
+        return ladder.verify_random(kind, count, config, seed, rungs, stalls)
     if data is not None:
         return ladder.verify_strings(data, strings, model, config, rungs, seed)
     return ladder.verify_utterances(audio, model, config, rungs)

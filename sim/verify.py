@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from phonolith.compiler import model_file
+from phonolith.compiler.disassembler import disassemble
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
@@ -16,27 +17,32 @@ from phonolith.models.features import features, wav_features
 from phonolith.sim.coverage import Coverage
 from phonolith.sim.iss import Machine
 from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, make_case
+from phonolith.sim.program_check import check, last_writer
+from phonolith.sim.random_programs import ProgramCase, random_program
 from phonolith.sim.recognise import quantize_features
+from phonolith.sim.rtl.run import RtlMachine
+from phonolith.sim.shrink import Shrinker
 
 RUNGS = ("golden", "iss", "rtl")
 RTL_CYCLES = 2_000_000_000
+SHRINK_SECONDS = 120.0
 
 Inputs = dict[str, np.ndarray]
 
 
 def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConfig,
-                 rungs: Sequence[str] = RUNGS) -> dict:
+                 rungs: Sequence[str] = RUNGS, stalls: bool = False) -> dict:
     """Run named (graph, inputs) on the chosen rungs and compare all tensors with the golden model.
 
-    Returns the contract's keys: checked, failed, coverage, first_difference (with the case's name), and
-    tensors_compared.
+    With ``stalls`` the RTL's AXI channels are held up at random, each case in its own way. Returns the contract's keys:
+    checked, failed, coverage, first_difference (with the case's name), and tensors_compared.
     """
     coverage = Coverage()
     checked = failed = tensors = 0
     difference = None
     for name, graph, inputs in cases:
         case = make_case(graph, inputs, config)
-        found = climb(case, config, rungs, coverage)
+        found = climb(case, config, rungs, coverage, checked if stalls else None)
         checked += 1
         tensors += len(case.expected)
         if found:
@@ -46,7 +52,8 @@ def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConf
             "coverage": coverage.as_dict(), "first_difference": difference}
 
 
-def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Coverage) -> dict | None:
+def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Coverage,
+          stalls_seed: int | None = None) -> dict | None:
     """Compare one case rung by rung; return the first difference."""
     simulator = Machine(case.program.words, case.image.copy(), config, on_retire=coverage.retire)
     simulator.run()
@@ -56,7 +63,8 @@ def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Cov
             return difference
     if "rtl" not in rungs:
         return None
-    result = execute_rtl(case.program, case.image, machine(config), log_writes=True, max_cycles=RTL_CYCLES)
+    result = execute_rtl(case.program, case.image, machine(config), log_writes=True, max_cycles=RTL_CYCLES,
+                         stalls_seed=stalls_seed)
     coverage.stall(result.engines)
     return first_difference(case, "rtl", result.image, result.writes)
 
@@ -99,10 +107,53 @@ def string_cases(graph: Graph, data: str | os.PathLike, strings: int, seed: int)
         yield " ".join(string.words), graph, {graph.inputs[0].name: frames}
 
 
-def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0,
-                  rungs: Sequence[str] = RUNGS) -> dict:
-    """Verify ``count`` random integer graphs, with seeds from ``seed`` on."""
+def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, rungs: Sequence[str] = RUNGS,
+                  stalls: bool = False) -> dict:
+    """Verify ``count`` random integer graphs (``kind`` graph) or instruction streams (program), from ``seed`` on."""
+    if kind == "program":
+        return verify_programs(count, config, seed, stalls)
     if kind != "graph":
-        raise ValueError(f"kind must be 'graph', not {kind!r}")
+        raise ValueError(f"kind must be 'graph' or 'program', not {kind!r}")
     cases = ((f"seed {each}", *random_graph(each)) for each in range(seed, seed + count))
-    return verify_cases(cases, config, rungs)
+    return verify_cases(cases, config, rungs, stalls)
+
+
+def verify_programs(count: int, config: MachineConfig, seed: int = 0, stalls: bool = False,
+                    shrink_seconds: float = SHRINK_SECONDS) -> dict:
+    """Run random programs on instruction-set simulator and RTL; compare all of DRAM and on-chip memory.
+
+    Programs of odd seeds, with ``stalls`` all, meet random stalls on every AXI channel. The first that fails is reduced
+    to its smallest. Returns the keys of :func:`verify_cases`, with ``memories_compared``; see :func:`describe_program`.
+    """
+    coverage, rtl = Coverage(), machine(config)
+    failing = []
+    for each in range(seed, seed + count):
+        case, stalls_seed = random_program(each, config), each if stalls or each % 2 else None
+        if check(case, rtl, stalls_seed, coverage):
+            failing.append((case, stalls_seed))
+    difference = None
+    if failing:
+        case, stalls_seed = failing[0]
+        smallest = Shrinker(config, lambda smaller: check(smaller, rtl, stalls_seed) is not None,
+                            shrink_seconds).shrink(case)
+        difference = {"case": f"seed {case.seed}", "stalls_seed": stalls_seed,
+                      **describe_program(case, rtl, stalls_seed),
+                      "smallest": {**describe_program(smallest, rtl, stalls_seed),
+                                   "program": disassemble(smallest.words)[1:]}}
+    return {"checked": count, "failed": len(failing), "memories_compared": count * (1 + len(rtl.memories())),
+            "rungs": ["iss", "rtl"], "coverage": coverage.as_dict(), "first_difference": difference}
+
+
+def describe_program(case: ProgramCase, rtl: RtlMachine, stalls_seed: int | None) -> dict:
+    """Return where a program's RTL first differs from the instruction-set simulator: the contract's keys.
+
+    ``tensor`` and ``memory`` name the memory, ``index`` and ``address`` the place in it, ``instruction`` is the last
+    one that writes there (disassembled).
+    """
+    found = check(case, rtl, stalls_seed, log_writes=True)
+    if found is None:
+        return {"rung": "rtl", "tensor": None}
+    writer = None if found.memory == "run" else last_writer(case, rtl.config, found)
+    return {"rung": "rtl", "tensor": found.memory, "memory": found.memory, "index": list(found.index),
+            "address": found.address(rtl.config), "expected": found.expected, "actual": found.actual,
+            "instruction": writer, "cycle": found.cycle}

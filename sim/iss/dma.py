@@ -55,7 +55,7 @@ def load(state: State, operands: dict[str, int], control: dict[str, int]) -> Non
 
 
 def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict, control: dict) -> None:
-    """Write rows to operand banks in one of the three patterns."""
+    """Write rows to operand banks in one of the three patterns; transposed, one block of WB rows after the other."""
     word = state.config.word_bytes
     row_words = operands["row_words"]
     if control["transpose"]:
@@ -68,9 +68,11 @@ def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict
     if control["bank_per_word"] and not control["transpose"]:
         padded = padded.reshape(-1, word)
         row_words = 1
-    for index, row in enumerate(padded):
-        start = (operands["base"] + index // len(banks) * row_words) * word
-        view_range(banks[index % len(banks)], start, len(row), "operand bank")[:] = row
+    step = word if control["transpose"] else padded.shape[1]
+    for first in range(0, padded.shape[1], step):
+        for index, part in enumerate(padded[:, first:first + step]):
+            start = (operands["base"] + index // len(banks) * row_words) * word + first
+            view_range(banks[index % len(banks)], start, len(part), "operand bank")[:] = part
 
 
 def load_flat(state: State, rows: np.ndarray, operands: dict, target: int) -> None:

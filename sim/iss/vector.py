@@ -12,8 +12,10 @@ LIMITS = {Saturate.INT8: (-128, 127), Saturate.UINT8: (0, 255), Saturate.INT16: 
 
 
 def vector(state: State, operands: dict[str, int], control: dict[str, int]) -> None:
-    """Execute VECTOR, one row tile at a time (its chunks and rows do not depend on each other)."""
+    """Execute VECTOR, one row tile at a time (its chunks and rows do not read what the others write)."""
     check_encodings(control)
+    if not operands["rows"] or not operands["columns"]:
+        return
     check_banks(state, operands, control)
     for first in range(0, operands["rows"], state.config.rows):
         count = min(state.config.rows, operands["rows"] - first)
@@ -36,15 +38,17 @@ def check_banks(state: State, operands: dict, control: dict) -> None:
     """Refuse a source and a residual that share a scratchpad bank."""
     if control["source"] != Source.SCRATCHPAD or not control["residual"]:
         return
-    banks = [bank_of(state, operands, name) for name in ("source", "residual")]
+    banks = [bank_of(state, operands, control, name) for name in ("source", "residual")]
     if banks[0] == banks[1]:
         raise illegal(f"VECTOR reads source and residual from scratchpad bank {banks[0]}; they must differ.")
 
 
-def bank_of(state: State, operands: dict, name: str) -> int:
-    """Return the scratchpad bank in which all rows of an operand start."""
+def bank_of(state: State, operands: dict, control: dict, name: str) -> int:
+    """Return the scratchpad bank in which all words of an operand lie."""
+    chunks = -(-operands["columns"] // state.config.columns)
+    words = chunks if name == "residual" or control["source_width"] == Width.INT16 else -(-chunks // 2)
     first = operands[f"{name}_base"]
-    last = first + (operands["rows"] - 1) * operands[f"{name}_pitch"]
+    last = first + (operands["rows"] - 1) * operands[f"{name}_pitch"] + words - 1
     depth = state.config.scratch_bank_depth
     if first // depth != last // depth:
         raise illegal(f"VECTOR {name} words {first}..{last} cross the scratchpad banks at {depth}.")
@@ -170,11 +174,20 @@ class Tile:
         """Write to the scratchpad or to the activation banks; inactive lanes write zeros."""
         y = np.where(self.active, y, 0)
         if self.control["destination"] == Destination.SCRATCHPAD:
-            dtype = "u1" if self.control["destination_byte"] else "<u2"
-            for row in range(self.count):
-                self.scratch_row("destination", row, dtype)[:] = y[row].astype(dtype)
+            self.write_scratch(y, "u1" if self.control["destination_byte"] else "<u2")
         elif self.control["destination"] == Destination.ACTIVATION:
             self.write_activation(y.astype(np.uint8))
+
+    def write_scratch(self, y: np.ndarray, dtype: str) -> None:
+        """Write rows to the scratchpad; where they overlap, the order is chunk by chunk."""
+        rows = [self.scratch_row("destination", row, dtype) for row in range(self.count)]
+        row_bytes = y.shape[1] * np.dtype(dtype).itemsize
+        overlap = self.operands["destination_pitch"] * self.state.config.scratch_word_bytes < row_bytes
+        step = self.state.config.columns if overlap else y.shape[1]
+        for first in range(0, y.shape[1], step):
+            lanes = slice(first, first + step)
+            for target, values in zip(rows, y[:, lanes].astype(dtype), strict=True):
+                target[lanes] = values
 
     def write_activation(self, y: np.ndarray) -> None:
         """Write row r to activation bank r."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDERS = ("cli", "compiler", "hw", "models", "reports", "sim")
+PROGRAM_TOOLS = ("compiler.assembler", "compiler.disassembler", "compiler.footprint", "compiler.races",
+                 "compiler.synchronize")
 # What the code of each folder (longest prefix counts) may import of ours, besides its own folder.
 ARROWS = {
     "hw": (),
@@ -21,7 +23,13 @@ ARROWS = {
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",
             # The ladder checks that every pass keeps the bits, on random graphs too.
             "compiler.passes", "compiler.random_graphs",
+            # Differences name the instruction.
+            "compiler.disassembler",
             "models.features", "models.decode", "models.data"),
+    # Random programs are made with the assembler and judged by the checks of a compiled program.
+    "sim/random_instructions": (*PROGRAM_TOOLS, "hw", "sim"),
+    "sim/random_programs": (*PROGRAM_TOOLS, "hw", "sim", "compiler.program"),
+    "sim/shrink": (*PROGRAM_TOOLS, "hw", "sim"),
     "sim/golden": ("compiler.ir",),
     "reports": ("hw", "models", "compiler", "sim"),
     "cli": ("hw", "models", "compiler", "sim", "reports"),

@@ -1,0 +1,337 @@
+"""Random engine instructions that are legal one by one, and memories full of values that stay lively.
+
+Every method of :class:`InstructionMaker` returns an :class:`Issue` whose operands are plain integers; how they are
+encoded, ordered and synchronized is the business of ``random_programs.py``.
+"""
+
+import numpy as np
+
+from phonolith.compiler.assembler import Emitter, Issue
+from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.footprint import Access, Memory, accesses
+from phonolith.hw import isa
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import Destination, Multiplier, Pre, Queue, Reduce, Source, Target, Width
+
+WORD = 0xFFFFFFFF
+IMAGE_BYTES = 24 * 1024
+# DRAM below this address holds parameters; STOREs mostly stay above.
+PARAMETER_BYTES = 2048
+LARGEST_LOAD = 1200
+# Root mean square of what VECTOR reads, by source; DRAIN: for k of about 20.
+SCALE = {Source.DRAIN: 25_000.0, Source.SCRATCHPAD: 19_000.0, Source.ZERO: 1000.0}
+
+
+def parameter_records(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return ``count`` parameter records, uint8: biases of all magnitudes, signed multipliers, fitting shifts."""
+    bias = rng.normal(0, 1, count) * 2.0 ** rng.integers(0, 20, count)
+    shift = np.where(rng.random(count) < 0.06, rng.integers(0, 64, count), rng.integers(10, 32, count))
+    words = rng.integers(0, 1 << 17, count) | shift << 17 | rng.integers(0, 1 << 9, count) << 23
+    records = np.stack([np.clip(bias, -2**31, 2**31 - 1).astype(np.int64), words], axis=1)
+    return (records & WORD).astype("<u4").view(np.uint8).reshape(-1)
+
+
+def resolve(issue: Issue) -> Resolved:
+    """Return an instruction with plain operands as its engine sees it, without semaphores."""
+    instruction = isa.BY_MNEMONIC[issue.mnemonic]
+    operands = {name: int(value) & WORD for name, value in issue.operands.items()}
+    parts = {o.name: isa.unpack(o.fields, operands[o.name]) for o in instruction.operands if o.fields}
+    return Resolved(0, instruction, 0, 0, operands, parts)
+
+
+def overlaps(first: Access, second: Access) -> bool:
+    """Tell whether two accesses share a word."""
+    return first.memory == second.memory and first.low < second.high and second.low < first.high
+
+
+class InstructionMaker:
+    """Draws instructions; addresses gather around a few places, so that instructions meet in the memories.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    config : MachineConfig
+
+    Attributes
+    ----------
+    tiles : int
+        Finished tiles that no VECTOR has taken yet, in program order.
+    products : int
+        MATMULs since the last time there were none.
+    """
+
+    def __init__(self, rng: np.random.Generator, config: MachineConfig):
+        self.rng = rng
+        self.config = config
+        self.tiles = 0
+        self.products = 0
+        self.depths = {
+            Memory.ACTIVATION: config.activation_depth, Memory.WEIGHT: config.weight_depth,
+            Memory.SCRATCHPAD: config.scratch_depth, Memory.PARAMETER: config.parameter_depth,
+        }
+        self.places = {memory: self.gathering_places(memory) for memory in self.depths}
+
+    def gathering_places(self, memory: Memory) -> list[int]:
+        """Return a few word addresses; of the scratchpad some in each bank."""
+        depth = self.depths[memory]
+        if memory is Memory.SCRATCHPAD:
+            half = depth // 2
+            return [self.integer(0, half - 1), self.integer(half, depth - 1), self.choose(0, half - 6, half, depth)]
+        return [self.integer(0, depth - 1), self.choose(0, depth)]
+
+    def integer(self, low: int, high: int) -> int:
+        """Return an integer in ``low .. high``, both included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def choose(self, *values):
+        """Return one of some values."""
+        return values[self.integer(0, len(values) - 1)]
+
+    def chance(self, probability: float) -> bool:
+        """Return True with a probability."""
+        return bool(self.rng.random() < probability)
+
+    def member(self, kind):
+        """Return a member of an enumeration."""
+        return self.choose(*kind)
+
+    def size(self, most: int) -> int:
+        """Return a size in 1 .. ``most``, often the smallest or the largest."""
+        return self.choose(1, most, self.integer(1, most), self.integer(1, most))
+
+    def rest(self, used: bool, value: int) -> int:
+        """Return ``value``, or anything at all for an operand that does not matter."""
+        return value if used or self.chance(0.5) else self.integer(-(1 << 20), 1 << 20)
+
+    def base(self, memory: Memory, extent: int) -> int | None:
+        """Return where ``extent`` words of a memory may start; None when they do not fit."""
+        highest = self.depths[memory] - extent
+        if highest < 0:
+            return None
+        return min(max(self.choose(*self.places[memory]) + self.integer(-4, 8), 0), highest)
+
+    def settle(self, issue: Issue, memories: dict[str, tuple[Memory, bool]]) -> Issue | None:
+        """Give base operands addresses at which the instruction's accesses fit, or return None.
+
+        ``memories`` names per base operand its memory and whether it is written.
+        """
+        operands = dict(issue.operands)
+        for name, (memory, write) in memories.items():
+            alone = {other: 0 for other in memories}
+            found = accesses(resolve(Issue(issue.mnemonic, operands | alone)), self.config)
+            extents = [each.high for each in found if (each.memory, each.write) == (memory, write)]
+            base = self.base(memory, max(extents, default=1))
+            if base is None:
+                return None
+            operands[name] = base
+        return Issue(issue.mnemonic, operands)
+
+    def loops(self, most: int) -> dict[str, int]:
+        """Return counts and strides of two loops."""
+        return {"outer_count": self.size(most), "outer_stride": self.stride(),
+                "inner_count": self.size(most), "inner_stride": self.stride()}
+
+    def stride(self) -> int:
+        """Return a signed byte stride of any alignment."""
+        return self.choose(0, self.integer(-300, 300), self.integer(-40, 40), 16 * self.integer(-8, 8),
+                           self.integer(-1500, 1500))
+
+    def address(self, operands: dict[str, int], row_bytes: int, lowest: int) -> int | None:
+        """Return a DRAM address at which strided loops stay within the image; None when there is none."""
+        low = high = 0
+        for loop in ("outer", "inner", "segment"):
+            reach = (operands.get(f"{loop}_count", 1) - 1) * operands.get(f"{loop}_stride", 0)
+            low, high = low + min(reach, 0), high + max(reach, 0)
+        first, last = lowest - low, IMAGE_BYTES - high - row_bytes
+        return self.integer(first, last) if first <= last else None
+
+    def load(self) -> Issue | None:
+        """Return a LOAD to any target in any pattern."""
+        target = self.choose(Target.ACTIVATION, Target.ACTIVATION, Target.WEIGHT, Target.WEIGHT, Target.SCRATCHPAD,
+                             Target.SCRATCHPAD, Target.PARAMETER, Target.TABLE)
+        operand = target in (Target.ACTIVATION, Target.WEIGHT)
+        pattern = self.choose("rows", "bank_per_word", "transpose") if operand else "rows"
+        operands = self.loops(4 if pattern != "transpose" else 6)
+        operands |= {"segment_count": self.size(3), "segment_stride": self.stride(),
+                     "segment_bytes": self.size(self.choose(8, 3 * self.config.word_bytes, 150))}
+        if pattern == "transpose":
+            operands |= {"segment_count": 1, "segment_bytes": self.size(self.config.dma_bytes)}
+        if target == Target.PARAMETER and self.chance(0.9):
+            self.align_parameters(operands)
+        if self.chance(0.03):
+            operands[self.choose("outer_count", "inner_count", "segment_count", "segment_bytes")] = 0
+        rows = operands["outer_count"] * operands["inner_count"]
+        row_bytes = operands["segment_count"] * operands["segment_bytes"]
+        address = self.address(operands, operands["segment_bytes"], 0)
+        if rows * row_bytes > LARGEST_LOAD or address is None:
+            return None
+        if target == Target.PARAMETER and not operands["segment_bytes"] % 8:
+            address = 8 * self.integer(0, (PARAMETER_BYTES - row_bytes) // 8)
+            operands |= {"outer_stride": 0, "inner_stride": 0, "segment_stride": operands["segment_bytes"]}
+        operands |= {"address": address, "row_words": self.integer(0, 6), "base": self.integer(0, 500)}
+        operands["control"] = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word",
+                                       transpose=pattern == "transpose")
+        issue = Issue("LOAD", operands)
+        return issue if target == Target.TABLE else self.settle(issue, {"base": (Memory(target), True)})
+
+    def align_parameters(self, operands: dict[str, int]) -> None:
+        """Make a LOAD take whole parameter records."""
+        operands["segment_bytes"] = 8 * self.size(2 * self.config.columns)
+        operands["outer_count"] = operands["inner_count"] = 1
+        operands["segment_count"] = self.choose(1, 1, 2)
+
+    def store(self) -> Issue | None:
+        """Return a STORE."""
+        operands = self.loops(4) | {"pitch": self.integer(0, 5)}
+        operands["row_bytes"] = self.size(self.choose(5, 2 * self.config.columns, 100))
+        if self.chance(0.03):
+            operands[self.choose("outer_count", "inner_count", "row_bytes")] = 0
+        operands["address"] = self.address(operands, operands["row_bytes"], PARAMETER_BYTES)
+        if operands["address"] is None:
+            return None
+        issue = Issue("STORE", operands | {"base": 0, "control": int(self.chance(0.1))})
+        return self.settle(issue, {"base": (Memory.SCRATCHPAD, False)})
+
+    def matmul(self) -> Issue | None:
+        """Return a MATMUL and count its tiles."""
+        operands = {
+            "row_tiles": self.choose(1, 1, 2), "column_tiles": self.choose(1, 1, 2, 3),
+            "k": self.size(3 * self.config.word_bytes), "a_tile_words": self.integer(0, 5),
+            "w_tile_words": self.integer(0, 5), "a_base": 0, "w_base": 0,
+            "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4))}
+        if self.chance(0.03):
+            operands[self.choose("row_tiles", "column_tiles")] = 0
+        tiles = operands["row_tiles"] * operands["column_tiles"]
+        issue = self.settle(Issue("MATMUL", operands), {"a_base": (Memory.ACTIVATION, False),
+                                                        "w_base": (Memory.WEIGHT, False)})
+        if issue:
+            self.tiles += tiles
+            self.products += 1
+        return issue
+
+    def drain(self) -> Issue | None:
+        """Return a VECTOR that takes tiles of the array."""
+        chunks = self.integer(1, min(self.tiles, 3))
+        rows = self.config.rows * self.integer(0, self.tiles // chunks - 1) + self.size(self.config.rows)
+        issue = self.vector(Source.DRAIN, rows, (chunks - 1) * self.config.columns + self.size(self.config.columns))
+        if issue:
+            self.tiles -= chunks * -(-rows // self.config.rows)
+            self.products *= self.tiles > 0
+        return issue
+
+    def pass_rows(self) -> Issue | None:
+        """Return a VECTOR on the scratchpad, or on nothing."""
+        rows, columns = self.size(2 * self.config.rows + 1), self.size(4 * self.config.columns)
+        if self.chance(0.03):
+            rows, columns = self.choose((0, columns), (rows, 0))
+        source = self.choose(Source.SCRATCHPAD, Source.SCRATCHPAD, Source.SCRATCHPAD, Source.ZERO)
+        return self.vector(source, rows, columns)
+
+    def vector(self, source: Source, rows: int, columns: int) -> Issue | None:
+        """Return a VECTOR of a size with everything else at random; None when its operands would collide."""
+        control = self.vector_control(source)
+        operands = {
+            "control": isa.pack(isa.VECTOR_CONTROL, **control), "rows": rows, "columns": columns,
+            "factor": isa.pack(isa.FACTOR, multiplier=self.multiplier(), shift=self.shift(source, control)),
+            **{f"{name}_pitch": self.rest(rows > 1, self.integer(0, 6)) for name in ("source", "residual")},
+            "destination_pitch": self.integer(0, 6),
+            **{name: 0 for name in ("source_base", "residual_base", "destination_base", "parameter_base")}}
+        issue = Issue("VECTOR", operands)
+        touched = {each.memory: each.write for each in accesses(resolve(issue), self.config)}
+        memories = {"parameter_base": (Memory.PARAMETER, False)} if Memory.PARAMETER in touched else {}
+        if control["source"] == Source.SCRATCHPAD:
+            memories["source_base"] = (Memory.SCRATCHPAD, False)
+        if control["residual"]:
+            memories["residual_base"] = (Memory.SCRATCHPAD, False)
+        if control["destination"]:
+            activation = control["destination"] == Destination.ACTIVATION
+            memories["destination_base"] = (Memory.ACTIVATION if activation else Memory.SCRATCHPAD, True)
+        settled = self.settle(issue, memories)
+        return settled if settled and not self.collides(settled, control) else None
+
+    def vector_control(self, source: Source) -> dict[str, int]:
+        """Return the fields of a VECTOR's control operand."""
+        control = {
+            "source": source, "source_width": self.member(Width), "pre": self.member(Pre),
+            "multiplier": self.member(Multiplier), "post_bias": self.chance(0.25), "residual": self.chance(0.3),
+            "saturate": self.member(isa.Saturate), "table": self.chance(0.25), "table_signed": self.chance(0.5),
+            "destination": self.choose(*Destination, Destination.SCRATCHPAD), "destination_byte": self.chance(0.5),
+            "reduce": self.choose(*Reduce, Reduce.NONE, Reduce.NONE), "reduce_register": self.integer(0, 3),
+            "row_register": self.integer(0, 3), "factor_register": self.integer(0, 3)}
+        read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
+        read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
+        if control["reduce_register"] in read:
+            control["reduce_register"] = self.choose(*(set(range(isa.ROW_REGISTERS)) - read))
+        return control
+
+    def multiplier(self) -> int:
+        """Return a signed multiplier, mostly a large one."""
+        return self.choose(1, -1) * self.integer(1 << 14, 65535) if self.chance(0.9) else self.integer(-65536, 65535)
+
+    def shift(self, source: Source, control: dict[str, int]) -> int:
+        """Return a shift that brings the source near the saturation's range, or any."""
+        if self.chance(0.1):
+            return self.integer(0, 63)
+        small = control["saturate"] in (isa.Saturate.INT8, isa.Saturate.UINT8) or control["table"]
+        wide = source != Source.SCRATCHPAD or control["source_width"] == Width.INT16
+        scale = SCALE[source] if wide else 75.0
+        exact = np.log2(40_000 * scale / (60 if small else 6000))
+        return int(min(max(round(exact) + self.integer(-1, 1), 0), isa.MAX_SHIFT))
+
+    def collides(self, issue: Issue, control: dict[str, int]) -> bool:
+        """Tell whether a VECTOR reads what it writes, or reads both sources from one bank."""
+        found = accesses(resolve(issue), self.config)
+        written = [each for each in found if each.write]
+        read = [each for each in found if not each.write]
+        if any(overlaps(one, other) for one in written for other in read):
+            return True
+        if control["source"] != Source.SCRATCHPAD or not control["residual"]:
+            return False
+        half = self.config.scratch_bank_depth
+        banks = [{each.low // half, (each.high - 1) // half} for each in read if each.memory is Memory.SCRATCHPAD]
+        return len(banks) == 2 and (banks[0] & banks[1] != set() or max(map(len, banks)) > 1)
+
+    def row_operation(self) -> Issue:
+        """Return a ROWOP."""
+        control = isa.pack(isa.ROWOP_CONTROL, function=self.member(isa.RowFunction), source_register=self.integer(0, 3),
+                           destination_register=self.integer(0, 3))
+        factor = isa.pack(isa.ROWOP_FACTOR, numerator=self.integer(1 << 15, (1 << 16) - 1), shift=self.integer(20, 60))
+        epsilon = self.rng.integers(0, 1 << self.integer(1, 32))
+        return Issue("ROWOP", {"control": control, "rows": self.integer(0, self.config.rows + 2), "factor": factor,
+                               "epsilon": int(epsilon)})
+
+    def draw(self) -> list[Issue]:
+        """Return the next instruction or instructions; never none."""
+        while True:
+            if self.tiles and (self.tiles > 5 or self.products > 2 or self.chance(0.75)):
+                issue = self.drain()
+            else:
+                kind = self.choose(self.load, self.load, self.load, self.matmul, self.matmul, self.pass_rows,
+                                   self.pass_rows, self.row_operation, self.store, self.store)
+                issue = kind()
+            if issue:
+                return [issue]
+
+    def finish(self) -> list[Issue]:
+        """Return VECTORs that take the tiles still there."""
+        issues = []
+        while self.tiles:
+            issue = self.drain()
+            issues += [issue] if issue else []
+        return issues
+
+
+def empty(queue: Queue, fence: bool = False) -> Issue:
+    """Return an instruction of an engine that moves nothing and completes at once."""
+    emit = Emitter()
+    if queue == Queue.LOAD:
+        emit.load(target=Target.TABLE, address=0, segment_bytes=0)
+    elif queue == Queue.ARRAY:
+        emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0)
+    elif queue == Queue.VECTOR:
+        emit.vector(rows=0, columns=0, source=Source.ZERO)
+    else:
+        emit.store(address=0, base=0, pitch=0, row_bytes=0, fence=fence)
+    (issue,) = emit.items
+    assert isinstance(issue, Issue)
+    return issue
