@@ -6,6 +6,7 @@ and ``sha256`` over the graph's JSON and every tensor's name, dtype, shape and b
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from importlib import resources
@@ -130,7 +131,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
     """Read a model file.
 
     Raises PhonolithError: ``unknown-model`` (no such file), ``not-a-model``, ``model-version``,
-    ``corrupt-model`` (unreadable, or content that does not match its hash), ``unsupported-operator``.
+    ``corrupt-model`` (unreadable, or content that does not match its hash), ``invalid-scale``,
+    ``unsupported-operator``.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,6 +152,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
             "Quantize the model again, or fetch the file again.",
         )
     check_operators(graph)
+    check_numbers(graph)
     return graph
 
 
@@ -178,6 +181,34 @@ def check_operators(graph: Graph) -> None:
                 f"node {node.name!r} of model {graph.name!r} uses the unknown operator {node.op!r}.",
                 f"Supported are {', '.join(supported_operators())}.",
             )
+
+
+def check_numbers(graph: Graph) -> None:
+    """Refuse scales that are not positive and finite, and any number that is not finite."""
+    places = {f"input {value.name!r}: scale": value.scale for value in graph.inputs}
+    for place, scale in places.items():
+        if scale is not None and not 0 < scale < math.inf:
+            raise invalid_number(graph, place, scale)
+    for node in graph.nodes:
+        places |= {f"node {node.name!r}: {name}": value for name, value in node.attributes.items()}
+    for place, value in (places | {f"metadata: {name}": value for name, value in graph.metadata.items()}).items():
+        number = non_finite(value)
+        if number is not None:
+            raise invalid_number(graph, place, number)
+
+
+def non_finite(value) -> float | None:
+    """Return the first NaN or infinity in a JSON value."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return next((found for found in map(non_finite, parts) if found is not None), None)
+
+
+def invalid_number(graph: Graph, place: str, number: float) -> PhonolithError:
+    """Return the error for a number that no model can hold."""
+    return PhonolithError("invalid-scale", f"model {graph.name!r}, {place} is {number}; it must be "
+                          f"{'finite' if non_finite(number) is not None else 'positive'}.", "Quantize the model again.")
 
 
 def checkpoints_folder() -> Path:

@@ -19,6 +19,8 @@ from phonolith.hw.isa import Queue
 
 # A signal may be this many tokens ahead of its semaphore's waits before it waits for them in turn.
 TOKENS_AHEAD = 32
+# As many tokens may lie between their signal and their wait in program order. Both together fit a semaphore.
+TOKENS_OPEN = 24
 NEVER = -1
 # Component of a clock that counts STOREs whose data are known to be in DRAM; engines use their Queue number.
 FENCED = 0
@@ -53,10 +55,9 @@ class Pair:
 
     tokens: list[tuple[int, int]] = field(default_factory=list)
 
-    @property
-    def last_signal(self) -> int:
-        """The latest instruction that signals."""
-        return self.tokens[-1][0] if self.tokens else NEVER
+    def is_full(self, signal: int) -> bool:
+        """Whether TOKENS_OPEN tokens are waited for behind ``signal``."""
+        return len(self.tokens) >= TOKENS_OPEN and self.tokens[-TOKENS_OPEN][1] > signal
 
 
 class Synchronizer:
@@ -68,6 +69,7 @@ class Synchronizer:
         self.histories = {memory: History() for memory in Memory}
         self.pairs = {(p, c): Pair() for p in ENGINES for c in ENGINES if p != c}
         self.clocks: list[Clock] = []
+        self.newest = dict.fromkeys(ENGINES, NEVER)
         self.latest: dict[Queue, Clock] = {engine: (NEVER,) * (len(ENGINES) + 1) for engine in ENGINES}
         self.fenced: set[int] = set()
 
@@ -78,6 +80,7 @@ class Synchronizer:
             clock = self.synchronize(index, instruction.queue, touched)
             self.clocks.append(clock)
             self.latest[instruction.queue] = clock
+            self.newest[instruction.queue] = index
             for access in touched:
                 self.histories[access.memory].append(index, instruction.queue, access)
 
@@ -90,8 +93,8 @@ class Synchronizer:
             clock = self.join(clock, self.fence(stored, at_least, index, queue))
         for producer, needed in sorted(needs.items(), key=lambda item: -item[1]):
             if needed > clock[producer]:
-                self.pairs[Queue(producer), queue].tokens.append((needed, index))
-                clock = self.join(clock, needed)
+                signal = self.add_token(Queue(producer), queue, needed, index)
+                clock = self.join(clock, signal)
         return clock
 
     def needs(self, queue: Queue, touched: list[Access]) -> tuple[int, dict[int, int]]:
@@ -113,6 +116,13 @@ class Synchronizer:
         return {int(consumer): tokens[-TOKENS_AHEAD][1]
                 for consumer, tokens in waits.items() if len(tokens) >= TOKENS_AHEAD}
 
+    def add_token(self, producer: Queue, queue: Queue, needed: int, index: int) -> int:
+        """Make instruction ``index`` wait for ``needed``, or for the newest where the semaphore would get too high."""
+        pair = self.pairs[producer, queue]
+        signal = self.newest[producer] if pair.is_full(needed) else needed
+        pair.tokens.append((signal, index))
+        return signal
+
     def fence(self, stored: int, at_least: int, index: int, queue: Queue) -> int:
         """Make ``queue`` wait until STORE ``stored`` is in DRAM; return the STORE it has waited for then.
 
@@ -121,8 +131,7 @@ class Synchronizer:
         tokens = self.pairs[Queue.STORE, queue].tokens
         store = next((signal for signal, _ in tokens if signal >= stored), None)
         if store is None:
-            store = at_least
-            tokens.append((store, index))
+            store = self.add_token(Queue.STORE, queue, at_least, index)
         self.fenced.add(store)
         return store
 
