@@ -12,17 +12,39 @@ FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_
 
 
 @click.command("compile")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL|package.module:factory")
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="PROGRAM")
 @FRAMES
+@click.option("--save-model", type=NEW_FILE, metavar="FILE", help="Write the quantized model of a factory's module.")
 @verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
-def compile_(config, model: str, output: Path, frames: int) -> Result:
-    """Compile a quantized model for the configured machine and an utterance length."""
+def compile_(config, model: str, output: Path, frames: int, save_model: Path | None) -> Result:
+    """Compile a model for the configured machine and an utterance length.
+
+    MODEL is a quantized model's name or file, or a function that returns a torch module, example inputs and
+    calibration data (needs EXTRAS=train); the example's length then counts instead of --frames.
+    """
     from phonolith.compiler import model_file, pipeline
 
+    if ":" in model:
+        return compile_module(config, model, output, save_model)
+    if save_model is not None:
+        raise click.UsageError("--save-model goes with package.module:factory.")
     program = pipeline.compile_graph(model_file.load(model_file.resolve(model)), config, frames)
     program.save(output)
     return {"program": output, "frames": frames, **program.summary()}
+
+
+def compile_module(config, factory: str, output: Path, save_model: Path | None) -> Result:
+    """Quantize and compile what a factory returns."""
+    from phonolith.compiler import api, model_file
+
+    module, example, calibration = api.call_factory(factory)
+    compiled = api.compile(module, example, calibration, config)
+    if save_model is not None:
+        model_file.save(save_model, compiled.graph)
+    compiled.program.save(output)
+    (view,) = compiled.program.inputs.values()
+    return {"program": output, "frames": view.shape[0], **compiled.program.summary()}
 
 
 def render_inspection(result: Result) -> None:
