@@ -117,9 +117,12 @@ class Synchronizer:
                 for consumer, tokens in waits.items() if len(tokens) >= TOKENS_AHEAD}
 
     def add_token(self, producer: Queue, queue: Queue, needed: int, index: int) -> int:
-        """Make instruction ``index`` wait for ``needed``, or for the newest where the semaphore would get too high."""
+        """Make instruction ``index`` wait for ``needed``, or for the newest where the semaphore would get too high.
+
+        A product must not be waited for without need: it ends only when VECTOR instructions behind it take its tiles.
+        """
         pair = self.pairs[producer, queue]
-        signal = self.newest[producer] if pair.is_full(needed) else needed
+        signal = self.newest[producer] if producer is not Queue.ARRAY and pair.is_full(needed) else needed
         pair.tokens.append((signal, index))
         return signal
 
