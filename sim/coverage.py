@@ -9,6 +9,9 @@ ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, 
          "reduce": isa.Reduce, "function": isa.RowFunction}
 FLAGS = ("bank_per_word", "transpose", "a_unsigned", "post_bias", "residual", "table", "table_signed",
          "destination_byte", "fence")
+# An instruction with one of these at zero moves nothing: its settings were not exercised.
+SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "row_tiles", "column_tiles",
+         "rows", "columns")
 # Reserved for narrower weights, or mere register numbers.
 IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "source_register",
            "destination_register")
@@ -32,8 +35,13 @@ class Coverage:
         self.stalls = Counter({f"{engine}.{cause}": 0 for engine, causes in STALLS.items() for cause in causes})
 
     def retire(self, _position: int, mnemonic: str, operands: dict[str, int], _state) -> None:
-        """Count one instruction; has the form of the instruction-set simulator's ``on_retire``."""
+        """Count one instruction, and its settings unless it is empty.
+
+        Has the form of the instruction-set simulator's ``on_retire``.
+        """
         self.opcodes[mnemonic] += 1
+        if not all(operands.get(name, 1) for name in SIZES):
+            return
         instruction = isa.BY_MNEMONIC[mnemonic]
         for operand in instruction.operands:
             if operand.name == "control":

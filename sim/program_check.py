@@ -12,7 +12,7 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.sim.coverage import Coverage
 from phonolith.sim.iss.state import State
 from phonolith.sim.ladder import last_write
-from phonolith.sim.random_programs import ProgramCase, initial_state, simulate
+from phonolith.sim.program_case import ProgramCase, initial_state, simulate
 from phonolith.sim.rtl.run import RtlMachine, RunResult
 
 # No random program comes near these.

@@ -1,4 +1,4 @@
-"""Random engine instructions that are legal one by one, and memories full of values that stay lively.
+"""Random engine instructions that are legal one by one.
 
 Every method of :class:`InstructionMaker` returns an :class:`Issue` whose operands are plain integers; how they are
 encoded, ordered and synchronized is the business of ``random_programs.py``.
@@ -6,35 +6,23 @@ encoded, ordered and synchronized is the business of ``random_programs.py``.
 
 import numpy as np
 
-from phonolith.compiler.assembler import Emitter, Issue
+from phonolith.compiler.assembler import Issue
 from phonolith.compiler.disassembler import Resolved
 from phonolith.compiler.footprint import Access, Memory, accesses
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Multiplier, Pre, Queue, Reduce, Source, Target, Width
+from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Source, Target, Width
+from phonolith.sim.program_case import IMAGE_BYTES, PARAMETER_BYTES, WORD, plain
 
-WORD = 0xFFFFFFFF
-IMAGE_BYTES = 24 * 1024
-# DRAM below this address holds parameters; STOREs mostly stay above.
-PARAMETER_BYTES = 2048
 LARGEST_LOAD = 1200
 # Root mean square of what VECTOR reads, by source; DRAIN: for k of about 20.
 SCALE = {Source.DRAIN: 25_000.0, Source.SCRATCHPAD: 19_000.0, Source.ZERO: 1000.0}
 
 
-def parameter_records(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return ``count`` parameter records, uint8: biases of all magnitudes, signed multipliers, fitting shifts."""
-    bias = rng.normal(0, 1, count) * 2.0 ** rng.integers(0, 20, count)
-    shift = np.where(rng.random(count) < 0.06, rng.integers(0, 64, count), rng.integers(10, 32, count))
-    words = rng.integers(0, 1 << 17, count) | shift << 17 | rng.integers(0, 1 << 9, count) << 23
-    records = np.stack([np.clip(bias, -2**31, 2**31 - 1).astype(np.int64), words], axis=1)
-    return (records & WORD).astype("<u4").view(np.uint8).reshape(-1)
-
-
 def resolve(issue: Issue) -> Resolved:
     """Return an instruction with plain operands as its engine sees it, without semaphores."""
     instruction = isa.BY_MNEMONIC[issue.mnemonic]
-    operands = {name: int(value) & WORD for name, value in issue.operands.items()}
+    operands = {name: plain(value) & WORD for name, value in issue.operands.items()}
     parts = {o.name: isa.unpack(o.fields, operands[o.name]) for o in instruction.operands if o.fields}
     return Resolved(0, instruction, 0, 0, operands, parts)
 
@@ -171,7 +159,7 @@ class InstructionMaker:
         operands |= {"address": address, "row_words": self.integer(0, 6), "base": self.integer(0, 500)}
         operands["control"] = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word",
                                        transpose=pattern == "transpose")
-        issue = Issue("LOAD", operands)
+        issue = Issue("LOAD", {**operands})
         return issue if target == Target.TABLE else self.settle(issue, {"base": (Memory(target), True)})
 
     def align_parameters(self, operands: dict[str, int]) -> None:
@@ -186,10 +174,10 @@ class InstructionMaker:
         operands["row_bytes"] = self.size(self.choose(5, 2 * self.config.columns, 100))
         if self.chance(0.03):
             operands[self.choose("outer_count", "inner_count", "row_bytes")] = 0
-        operands["address"] = self.address(operands, operands["row_bytes"], PARAMETER_BYTES)
-        if operands["address"] is None:
+        address = self.address(operands, operands["row_bytes"], PARAMETER_BYTES)
+        if address is None:
             return None
-        issue = Issue("STORE", operands | {"base": 0, "control": int(self.chance(0.1))})
+        issue = Issue("STORE", {**operands, "address": address, "base": 0, "control": int(self.chance(0.1))})
         return self.settle(issue, {"base": (Memory.SCRATCHPAD, False)})
 
     def matmul(self) -> Issue | None:
@@ -202,7 +190,7 @@ class InstructionMaker:
         if self.chance(0.03):
             operands[self.choose("row_tiles", "column_tiles")] = 0
         tiles = operands["row_tiles"] * operands["column_tiles"]
-        issue = self.settle(Issue("MATMUL", operands), {"a_base": (Memory.ACTIVATION, False),
+        issue = self.settle(Issue("MATMUL", {**operands}), {"a_base": (Memory.ACTIVATION, False),
                                                         "w_base": (Memory.WEIGHT, False)})
         if issue:
             self.tiles += tiles
@@ -236,7 +224,7 @@ class InstructionMaker:
             **{f"{name}_pitch": self.rest(rows > 1, self.integer(0, 6)) for name in ("source", "residual")},
             "destination_pitch": self.integer(0, 6),
             **{name: 0 for name in ("source_base", "residual_base", "destination_base", "parameter_base")}}
-        issue = Issue("VECTOR", operands)
+        issue = Issue("VECTOR", {**operands})
         touched = {each.memory: each.write for each in accesses(resolve(issue), self.config)}
         memories = {"parameter_base": (Memory.PARAMETER, False)} if Memory.PARAMETER in touched else {}
         if control["source"] == Source.SCRATCHPAD:
@@ -319,19 +307,3 @@ class InstructionMaker:
             issue = self.drain()
             issues += [issue] if issue else []
         return issues
-
-
-def empty(queue: Queue, fence: bool = False) -> Issue:
-    """Return an instruction of an engine that moves nothing and completes at once."""
-    emit = Emitter()
-    if queue == Queue.LOAD:
-        emit.load(target=Target.TABLE, address=0, segment_bytes=0)
-    elif queue == Queue.ARRAY:
-        emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0)
-    elif queue == Queue.VECTOR:
-        emit.vector(rows=0, columns=0, source=Source.ZERO)
-    else:
-        emit.store(address=0, base=0, pitch=0, row_bytes=0, fence=fence)
-    (issue,) = emit.items
-    assert isinstance(issue, Issue)
-    return issue

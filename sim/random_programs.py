@@ -8,69 +8,29 @@ in; which semaphore stands for which pair of engines is drawn, too. What comes o
 simulator and ``compiler/races.py`` say so; otherwise the next is drawn.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from phonolith.compiler.assembler import ENGINES, SEMAPHORES, Issue, Label, Reg, Value, assemble, mask_names
+from phonolith.compiler.assembler import ENGINES, SEMAPHORES, Emitter, Issue, Label, Reg, Value, assemble
 from phonolith.compiler.disassembler import shift as shift_word
-from phonolith.compiler.disassembler import signed, trace
-from phonolith.compiler.program import READ_AHEAD_BYTES
-from phonolith.compiler.races import find_deadlock, find_races
-from phonolith.compiler.synchronize import synchronize
+from phonolith.compiler.disassembler import signed
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.errors import PhonolithError
-from phonolith.hw.isa import Queue
-from phonolith.sim.iss import Machine
-from phonolith.sim.iss.state import State
-from phonolith.sim.random_instructions import (
+from phonolith.hw.isa import Queue, Source, Target
+from phonolith.sim.program_case import (
     IMAGE_BYTES,
-    PARAMETER_BYTES,
     WORD,
-    InstructionMaker,
-    empty,
-    parameter_records,
+    ProgramCase,
+    find_illegal,
+    plain,
+    random_image,
+    synchronized,
+    unsafe,
 )
+from phonolith.sim.random_instructions import InstructionMaker
 
-Items = tuple[Issue | Label, ...]
 REGISTER_CHANCE = 0.15
-
-
-@dataclass(frozen=True)
-class ProgramCase:
-    """A program, where it lies, and all that it finds.
-
-    Attributes
-    ----------
-    seed : int
-        What :func:`random_program` made it of; also the contents of the on-chip memories.
-    items : tuple
-        The program before encoding.
-    words : np.ndarray
-        uint32.
-    image : np.ndarray
-        DRAM from address 0 on, uint8, without the program.
-    program_address : int
-        Of the first word, behind the image.
-    arguments : tuple of int
-        Registers 1 to 4.
-    """
-
-    seed: int
-    items: Items
-    words: np.ndarray
-    image: np.ndarray
-    program_address: int
-    arguments: tuple[int, ...]
-
-    def memory(self) -> np.ndarray:
-        """Return the whole DRAM: the image, the program, and random bytes as far as the fetch unit reads ahead."""
-        size = self.program_address + self.words.nbytes + READ_AHEAD_BYTES
-        memory = np.random.default_rng((self.seed, 2)).integers(0, 256, size, np.uint8)
-        memory[:self.image.size] = self.image
-        memory[self.program_address:][:self.words.nbytes] = self.words.astype("<u4").view(np.uint8)
-        return memory
 
 
 def random_program(seed: int, config: MachineConfig) -> ProgramCase:
@@ -82,55 +42,6 @@ def random_program(seed: int, config: MachineConfig) -> ProgramCase:
         if find_illegal(case, config) is None:
             return case
         attempt += 1
-
-
-def random_image(seed: int) -> np.ndarray:
-    """Return DRAM contents: parameter records, then random bytes."""
-    rng = np.random.default_rng((seed, 1))
-    image = rng.integers(0, 256, IMAGE_BYTES, np.uint8)
-    image[:PARAMETER_BYTES] = parameter_records(rng, PARAMETER_BYTES // 8)
-    return image
-
-
-def initial_state(case: ProgramCase, config: MachineConfig) -> State:
-    """Return a state whose on-chip memories hold random values; its DRAM is a copy of the case's image."""
-    rng = np.random.default_rng((case.seed, 3))
-    state = State(config, case.image.copy())
-    for memory in (state.activation, state.weight, state.scratchpad, state.table):
-        memory[:] = rng.integers(0, 256, memory.shape, np.uint8)
-    state.parameter[:] = parameter_records(rng, state.parameter.size // 8)
-    magnitude = 2.0 ** rng.integers(0, 47, state.row_registers.shape)
-    state.row_registers[:] = (rng.uniform(-1, 1, magnitude.shape) * magnitude).astype(np.int64)
-    return state
-
-
-def simulate(case: ProgramCase, config: MachineConfig, on_retire=None, state: State | None = None) -> State:
-    """Run a case on the instruction-set simulator and return its final state; PhonolithError when it is illegal."""
-    machine = Machine(case.words, case.image, config, case.arguments, on_retire)
-    start = state or initial_state(case, config)
-    start.registers[:] = machine.state.registers
-    machine.state = start
-    machine.run()
-    return machine.state
-
-
-def unrolled(case: ProgramCase) -> list[Issue]:
-    """Return the engine instructions in the order of issue, operands plain, semaphores as they are; then END."""
-    issues = [Issue(each.instruction.mnemonic, {name: signed(value) for name, value in each.operands.items()},
-                    mask_names(each.wait), mask_names(each.signal))
-              for each in trace(case.words, case.arguments)]
-    return [*issues, Issue("END")]
-
-
-def find_illegal(case: ProgramCase, config: MachineConfig) -> str | None:
-    """Return why a program's result is not defined, or None."""
-    try:
-        simulate(case, config)
-        straight, _ = assemble(unrolled(case), config)
-        found = find_races(straight, config) or find_deadlock(straight, config)
-    except PhonolithError as error:
-        return error.message
-    return found[0] if found else None
 
 
 class RegisterFile:
@@ -243,7 +154,7 @@ class ProgramMaker:
         for issue in synchronized(group, self.config):
             names = [name for name in ("address", "base", "a_base", "source_base") if name in issue.operands]
             moving = self.make.choose(*names) if names and self.make.chance(0.7) else None
-            self.emit(issue, {moving: Reg(mover, int(issue.operands[moving]) - base)} if moving else {})
+            self.emit(issue, {moving: Reg(mover, plain(issue.operands[moving]) - base)} if moving else {})
 
     def repeat(self, counter: int, limit: int, step: int, top: str) -> None:
         """Go back to ``top`` unless the counter has reached its limit."""
@@ -301,7 +212,7 @@ class ProgramMaker:
         """Append an instruction, its operands encoded at random unless ``encoded`` gives them."""
         definition = isa.BY_MNEMONIC[issue.mnemonic]
         given = encoded or {}
-        operands = {o.name: given[o.name] if o.name in given else self.encode(int(issue.operands[o.name]) & WORD)
+        operands = {o.name: given[o.name] if o.name in given else self.encode(plain(issue.operands[o.name]) & WORD)
                     for o in definition.operands}
         self.emit_plain(replace(issue, operands=operands))
         self.held.clear()
@@ -375,19 +286,17 @@ def queue_of(issue: Issue) -> Queue:
     return isa.BY_MNEMONIC[issue.mnemonic].queue
 
 
-def synchronized(plain: list[Issue], config: MachineConfig) -> list[Issue]:
-    """Return plain instructions with the semaphores and fences that make their result defined."""
-    words, _ = assemble([*(replace(issue, wait=(), signal=()) for issue in plain), Issue("END")], config)
-    return [replace(issue, operands=issue.operands | {"control": each.operands["control"]},
-                    wait=mask_names(each.wait), signal=mask_names(each.signal))
-            for issue, each in zip(plain, trace(synchronize(words, config)), strict=True)]
-
-
-def unsafe(issues: list[Issue], config: MachineConfig) -> bool:
-    """Tell whether plain instructions with semaphores race or get stuck."""
-    words, _ = assemble([*issues, Issue("END")], config)
-    try:
-        return bool(find_races(words, config) or find_deadlock(words, config))
-    except ValueError:
-        return True
-
+def empty(queue: Queue, fence: bool = False) -> Issue:
+    """Return an instruction of an engine that moves nothing and completes at once."""
+    emit = Emitter()
+    if queue == Queue.LOAD:
+        emit.load(target=Target.TABLE, address=0, segment_bytes=0)
+    elif queue == Queue.ARRAY:
+        emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0)
+    elif queue == Queue.VECTOR:
+        emit.vector(rows=0, columns=0, source=Source.ZERO)
+    else:
+        emit.store(address=0, base=0, pitch=0, row_bytes=0, fence=fence)
+    (issue,) = emit.items
+    assert isinstance(issue, Issue)
+    return issue

@@ -8,7 +8,10 @@ from phonolith.compiler.assembler import Issue, Label, Reg, assemble
 from phonolith.compiler.disassembler import signed
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.sim.random_programs import Items, ProgramCase, find_illegal, synchronized, unrolled
+from phonolith.sim.program_case import Items, ProgramCase, find_illegal, plain, synchronized, unrolled
+
+# A MATMUL, what takes its tiles, and what they wait for.
+LONGEST_GROUP = 6
 
 Fails = Callable[[ProgramCase], bool]
 Build = Callable[[Sequence[Issue | Label]], ProgramCase | None]
@@ -87,38 +90,54 @@ class Shrinker:
             legal = case is not None and find_illegal(case, self.config) is None
         except (ValueError, IndexError):
             return False
-        return legal and self.fails(case)
+        return case is not None and legal and self.fails(case)
 
     def drop(self, items: Sequence[Issue | Label], build: Build) -> Sequence[Issue | Label]:
         """Remove ever smaller runs of instructions."""
-        size = max(len(items) // 2, 1)
-        while True:
+        for size in run_lengths(len(items)):
             start = len(items) - size
-            while start > -size:
-                fewer = [*items[:max(start, 0)], *items[start + size:]]
-                if len(fewer) < len(items) and self.still_fails(fewer, build):
+            while start >= 0:
+                fewer = [*items[:start], *items[start + size:]]
+                if self.still_fails(fewer, build):
                     items = fewer
-                start -= size
-            if size == 1:
-                return items
-            size = max(size // 2, 1)
+                start = min(start - 1 if size <= LONGEST_GROUP else start - size, len(items) - size)
+        return items
 
     def simplify(self, items: Sequence[Issue | Label], build: Build) -> Sequence[Issue | Label]:
-        """Make the operands of each instruction smaller."""
+        """Make the operands of each instruction smaller, and leave out semaphores."""
         for index, item in enumerate(items):
-            for name in item.operands if isinstance(item, Issue) else ():
-                items = self.simplify_operand(items, index, name, build)
+            if isinstance(item, Issue):
+                for name in item.operands:
+                    items = self.simplify_operand(items, index, name, build)
+                items = self.simplify_tokens(items, index, build)
+        return items
+
+    def simplify_tokens(self, items: Sequence[Issue | Label], index: int, build: Build) -> Sequence[Issue | Label]:
+        """Leave out what an instruction waits for, and what it signals."""
+        for masks in ({"wait": ()}, {"signal": ()}):
+            item = items[index]
+            changed = [*items[:index], replace(item, **masks), *items[index + 1:]]
+            if changed != items and self.still_fails(changed, build):
+                items = changed
         return items
 
     def simplify_operand(self, items: Sequence[Issue | Label], index: int, name: str,
                          build: Build) -> Sequence[Issue | Label]:
         """Give one operand the first smaller value that keeps the fault."""
         item = items[index]
+        if not isinstance(item, Issue):
+            return items
         for value in smaller(item, name):
             changed = [*items[:index], replace(item, operands=item.operands | {name: value}), *items[index + 1:]]
             if self.still_fails(changed, build):
                 return changed
         return items
+
+
+def run_lengths(count: int) -> list[int]:
+    """Return the lengths of runs to drop from ``count`` items: halves, then all that may belong together."""
+    halves = [count >> shift for shift in range(1, count.bit_length()) if count >> shift > LONGEST_GROUP]
+    return [*halves, *range(min(LONGEST_GROUP, count), 0, -1)]
 
 
 def one_tile_each(items: Sequence[Issue | Label], config: MachineConfig) -> list[Issue | Label]:
@@ -129,23 +148,22 @@ def one_tile_each(items: Sequence[Issue | Label], config: MachineConfig) -> list
         if isinstance(item, Issue) and item.mnemonic == "MATMUL":
             tiles += 1
             item = replace(item, operands=item.operands | {"row_tiles": 1, "column_tiles": 1})
-        elif drains(item):
+        elif isinstance(item, Issue) and drains(item):
             if not tiles:
                 continue
             tiles -= 1
             most = {"rows": config.rows, "columns": config.columns}
             item = replace(item, operands=item.operands | {
-                name: min(item.operands[name], limit) for name, limit in most.items()
-                if not isinstance(item.operands[name], Reg)})
+                name: min(plain(item.operands[name]), limit) for name, limit in most.items()})
         result.append(item)
     return result
 
 
-def drains(item: Issue | Label) -> bool:
-    """Tell whether an item is a VECTOR that takes tiles of the array."""
-    if not isinstance(item, Issue) or item.mnemonic != "VECTOR" or isinstance(item.operands["control"], Reg):
+def drains(issue: Issue) -> bool:
+    """Tell whether an instruction with plain operands is a VECTOR that takes tiles of the array."""
+    if issue.mnemonic != "VECTOR" or any(isinstance(value, Reg) for value in issue.operands.values()):
         return False
-    return isa.unpack(isa.VECTOR_CONTROL, item.operands["control"])["source"] == isa.Source.DRAIN
+    return isa.unpack(isa.VECTOR_CONTROL, plain(issue.operands["control"]))["source"] == isa.Source.DRAIN
 
 
 def smaller(issue: Issue, name: str) -> Iterator[int]:

@@ -17,8 +17,9 @@ from phonolith.models.features import features, wav_features
 from phonolith.sim.coverage import Coverage
 from phonolith.sim.iss import Machine
 from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, make_case
+from phonolith.sim.program_case import ProgramCase
 from phonolith.sim.program_check import check, last_writer
-from phonolith.sim.random_programs import ProgramCase, random_program
+from phonolith.sim.random_programs import random_program
 from phonolith.sim.recognise import quantize_features
 from phonolith.sim.rtl.run import RtlMachine
 from phonolith.sim.shrink import Shrinker

@@ -28,7 +28,8 @@ ARROWS = {
             "models.features", "models.decode", "models.data"),
     # Random programs are made with the assembler and judged by the checks of a compiled program.
     "sim/random_instructions": (*PROGRAM_TOOLS, "hw", "sim"),
-    "sim/random_programs": (*PROGRAM_TOOLS, "hw", "sim", "compiler.program"),
+    "sim/random_programs": (*PROGRAM_TOOLS, "hw", "sim"),
+    "sim/program_case": (*PROGRAM_TOOLS, "hw", "sim", "compiler.program"),
     "sim/shrink": (*PROGRAM_TOOLS, "hw", "sim"),
     "sim/golden": ("compiler.ir",),
     "reports": ("hw", "models", "compiler", "sim"),

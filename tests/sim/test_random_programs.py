@@ -10,16 +10,17 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Destination, Multiplier, Reduce, Source, Target
 from phonolith.sim.iss import vector
 from phonolith.sim.ladder import machine
-from phonolith.sim.program_check import MemoryDifference, check, fill_rtl, last_writer, on_chip
-from phonolith.sim.random_programs import (
+from phonolith.sim.program_case import (
     ProgramCase,
     find_illegal,
     initial_state,
+    plain,
     random_image,
-    random_program,
     simulate,
     unrolled,
 )
+from phonolith.sim.program_check import MemoryDifference, check, fill_rtl, last_writer, on_chip
+from phonolith.sim.random_programs import random_program
 from phonolith.sim.shrink import Shrinker
 from phonolith.sim.verify import verify_random
 
@@ -99,7 +100,7 @@ def test_a_race_is_illegal():
     emit = Emitter()
     emit.load(target=Target.SCRATCHPAD, address=0, segment_bytes=64)
     emit.store(address=4096, base=0, pitch=1, row_bytes=16)
-    assert "may overtake" in find_illegal(case_of(emit), CONFIG)
+    assert "may overtake" in str(find_illegal(case_of(emit), CONFIG))
 
 
 @pytest.fixture
@@ -125,8 +126,8 @@ def test_a_planted_fault_shrinks_to_one_instruction(wrong_rounding, rtl):
     assert len(mnemonics(case)) > 3
     assert mnemonics(smallest) in (["VECTOR"], ["MATMUL", "VECTOR"])
     assert check(smallest, rtl) is not None
-    (only,) = (issue for issue in smallest.items if issue.mnemonic == "VECTOR")
-    assert only.operands["rows"] <= 3 and only.operands["columns"] <= 3
+    (only,) = (issue.operands for issue in unrolled(smallest) if issue.mnemonic == "VECTOR")
+    assert plain(only["rows"]) <= 3 and plain(only["columns"]) <= 3
 
 
 def test_verify_reports_a_planted_fault(wrong_rounding):
@@ -148,7 +149,7 @@ def test_the_last_writer_is_named():
     case = case_of(emit)
     for word, position in ((0, 1), (1, 25), (2, 13), (5, 13)):
         found = last_writer(case, CONFIG, MemoryDifference("scratchpad", (0, word, 3), 0, 1))
-        assert found.startswith(f"{position}: LOAD")
+        assert str(found).startswith(f"{position}: LOAD")
     assert last_writer(case, CONFIG, MemoryDifference("scratchpad", (1, 0, 0), 0, 1)) is None
     assert last_writer(case, CONFIG, MemoryDifference("DRAM", (100,), 0, 1)) is None
 
