@@ -8,7 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from phonolith.compiler.disassembler import count_instructions
+from phonolith.compiler.disassembler import Resolved, count_instructions, line, signed, trace
 from phonolith.compiler.ir import DTYPES
 from phonolith.compiler.model_file import read_header, write_atomically
 from phonolith.compiler.views import View
@@ -139,6 +139,12 @@ class Program:
                 return region.node
         raise KeyError(word)
 
+    def writer(self, address: int) -> str | None:
+        """Return the last STORE (disassembled) that writes a byte of DRAM; None if none does."""
+        stores = [each for each in trace(self.words)
+                  if each.instruction.mnemonic == "STORE" and stores_to(each, address)]
+        return line(self.words, stores[-1].position, stores[-1].instruction) if stores else None
+
     def writable(self) -> np.ndarray:
         """Return a mask, bool ``[size]``, of the bytes that the program may change."""
         mask = np.zeros(self.size, bool)
@@ -176,6 +182,15 @@ class Program:
         }
         header = {"format": FORMAT, "version": str(VERSION), "program": json.dumps(document, sort_keys=True)}
         write_atomically(Path(path), safetensors.numpy.save(tensors, header))
+
+
+def stores_to(store: Resolved, address: int) -> bool:
+    """Tell whether a STORE writes a byte of DRAM."""
+    operands = store.operands
+    outer, inner = (np.arange(operands[f"{loop}_count"]) * signed(operands[f"{loop}_stride"])
+                    for loop in ("outer", "inner"))
+    offsets = (address - operands["address"] - outer[:, None] - inner) % (1 << 32)
+    return bool(np.any(offsets < operands["row_bytes"]))
 
 
 def load(path: str | Path, config: MachineConfig | None = None) -> Program:

@@ -83,8 +83,9 @@ def execute_rtl(program: Program, image: np.ndarray, rtl: RtlMachine, **options)
 def first_difference(case: Case, rung: str, image: np.ndarray, writes: np.ndarray | None = None) -> dict | None:
     """Compare every tensor in program order, then all other bytes of DRAM, with what they must be.
 
-    Returns None, or a dict with rung, tensor, index, expected, actual, the word range of the instructions that
-    compute the tensor, and the cycle in which the element was written (with a log of writes, else None).
+    Returns None, or a dict with rung, tensor, index, expected, actual, the instruction that stored the element
+    (disassembled), the (start, stop) words of the node's instructions, and the cycle in which the element was written
+    (with a log of writes, else None).
     """
     for region in case.program.regions:
         if region.node not in case.program.tensors:
@@ -92,23 +93,24 @@ def first_difference(case: Case, rung: str, image: np.ndarray, writes: np.ndarra
         actual = case.program.read(image, region.node)
         difference = compare_tensors(region.node, case.expected[region.node], actual)
         if difference:
+            address = address_of(case.program, region.node, difference.index)
             return {"rung": rung, "tensor": difference.tensor, "index": list(difference.index),
                     "expected": difference.expected, "actual": difference.actual,
-                    "instruction": f"words {region.start}..{region.stop - 1} ({region.op})",
-                    "cycle": cycle_of(case.program, region.node, difference.index, writes)}
+                    "instruction": case.program.writer(address), "words": [region.start, region.stop],
+                    "cycle": last_write(address, writes)}
     stray = case.program.stray_writes(case.image, image[:case.image.size])
     if not len(stray):
         return None
     address = int(stray[0])
     return {"rung": rung, "tensor": "DRAM outside the tensors", "index": [address],
-            "expected": int(case.image[address]), "actual": int(image[address]), "instruction": None,
-            "cycle": last_write(address, writes)}
+            "expected": int(case.image[address]), "actual": int(image[address]),
+            "instruction": case.program.writer(address), "cycle": last_write(address, writes)}
 
 
-def cycle_of(program: Program, name: str, index: tuple[int, ...], writes: np.ndarray | None) -> int | None:
-    """Return the cycle in which an element of a tensor was last written."""
+def address_of(program: Program, name: str, index: tuple[int, ...]) -> int:
+    """Return the DRAM address of an element of a tensor."""
     view = program.tensors[name]
-    return last_write(view.address + sum(i * stride for i, stride in zip(index, view.strides, strict=False)), writes)
+    return view.address + sum(i * stride for i, stride in zip(index, view.strides, strict=False))
 
 
 def last_write(address: int, writes: np.ndarray | None) -> int | None:

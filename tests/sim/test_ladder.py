@@ -8,6 +8,7 @@ import pytest
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
+from phonolith.hw.isa import BY_MNEMONIC
 from phonolith.sim.iss import run as run_iss
 from phonolith.sim.ladder import execute_rtl, first_difference, machine, make_case
 from phonolith.sim.verify import verify_cases, verify_random
@@ -67,6 +68,24 @@ def test_one_wrong_byte_in_any_expected_tensor_is_found(case, run):
             assert difference["tensor"] == name
             assert difference["expected"] != difference["actual"]
             assert 0 < difference["cycle"] <= run.cycles
+            word, text = difference["instruction"].split(": ")
+            assert text.startswith("STORE ")
+            start, stop = difference["words"]
+            assert start <= int(word) < stop or start == stop   # a view is stored by another node
+
+
+def test_the_store_named_is_the_one_that_wrote(case):
+    """Without that STORE the byte keeps what it was."""
+    name = case.program.outputs[0]
+    address = case.program.tensors[name].address
+    word = int(case.program.writer(address).split(":")[0])
+    words = case.program.words.copy()
+    words[word + 1 + BY_MNEMONIC["STORE"].index("row_bytes")] = 0
+    right = run_iss(case.program.words, case.image, SMALL)[address]
+    before = case.image.copy()
+    before[address] = right ^ 0xFF
+    assert run_iss(words, before, SMALL)[address] == before[address]
+    assert run_iss(case.program.words, before, SMALL)[address] == right
 
 
 def test_verify_reports_a_wrong_expectation(monkeypatch):
