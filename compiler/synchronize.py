@@ -69,7 +69,7 @@ class Synchronizer:
         self.histories = {memory: History() for memory in Memory}
         self.pairs = {(p, c): Pair() for p in ENGINES for c in ENGINES if p != c}
         self.clocks: list[Clock] = []
-        self.newest = dict.fromkeys(ENGINES, NEVER)
+        self.newest: dict[Queue, int] = {engine: NEVER for engine in ENGINES}
         self.latest: dict[Queue, Clock] = {engine: (NEVER,) * (len(ENGINES) + 1) for engine in ENGINES}
         self.fenced: set[int] = set()
 

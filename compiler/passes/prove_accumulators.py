@@ -7,66 +7,84 @@ from phonolith.compiler.shapes import MAX_FRAMES, Shape, infer_shapes
 from phonolith.hw.errors import PhonolithError
 
 Operand = tuple[str, Shape]  # dtype and shape
-INT32_MAX = (1 << 31) - 1
-# Largest magnitude of each dtype.
-MAGNITUDE = {"int8": 128, "uint8": 255, "int16": 32768}
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+# Squares are taken of 17 bits; with the lowest value left out, the sum of 65536 of them is below 2**48.
+CENTRED_MAX = (1 << 16) - 1
+RANGE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
     """Return ``graph`` unchanged; PhonolithError when a sum, bias included, could leave int32.
 
-    ``frames`` bounds the inputs' time dimension, and with it the sums that run over time.
+    ``frames`` bounds the inputs' time dimension, and with it the sums that run over time. Values that a ``layernorm``
+    squares must stay within 17 bits.
     """
     dtypes = {value.name: value.dtype for value in graph.inputs}
     dtypes |= {node.name: node.dtype for node in graph.nodes}
     shapes = infer_shapes(graph, frames)
     for node in graph.nodes:
         operands = [(dtypes[name], shapes[name]) for name in node.inputs]
-        bounds = BOUNDS[node.op](node, *operands) if node.op in BOUNDS else np.zeros(1)
-        channel = int(np.argmax(bounds))
-        if bounds[channel] > INT32_MAX:
-            raise _overflow(node, channel, int(bounds[channel]))
+        lowest, highest = BOUNDS[node.op](node, *operands) if node.op in BOUNDS else np.zeros((2, 1), np.int64)
+        low, high = int(np.argmin(lowest)), int(np.argmax(highest))
+        if highest[high] > INT32_MAX:
+            raise _overflow(node, high, f"{highest[high]}, more than {INT32_MAX}")
+        if lowest[low] < INT32_MIN:
+            raise _overflow(node, low, f"{lowest[low]}, less than {INT32_MIN}")
+        if node.op == "layernorm":
+            check_centred(node, operands[0][1][-1])
     return graph
 
 
-def _overflow(node: Node, channel: int, bound: int) -> PhonolithError:
+def _overflow(node: Node, channel: int, bound: str) -> PhonolithError:
     return PhonolithError(
         "accumulator-overflow",
-        f"node {node.name!r} ({node.op}), channel {channel}: a sum can reach {bound}, more than {INT32_MAX} (int32).",
+        f"node {node.name!r} ({node.op}), channel {channel}: a sum can reach {bound} (int32).",
         "Split the inner dimension, or use smaller weights or a smaller bias.",
     )
 
 
+def check_centred(node: Node, width: int) -> None:
+    """Refuse a mean so far from the true one that a value less the mean could leave 17 bits."""
+    multiplier, shift = (node.attributes[f"mean_{part}"] for part in ("multiplier", "shift"))
+    ends, half = RANGE["int16"], (1 << shift) >> 1
+    reach = max(abs(x - ((x + rest * (width - 1)) * multiplier + half >> shift)) for x in ends for rest in ends)
+    if reach > CENTRED_MAX:
+        raise PhonolithError(
+            "accumulator-overflow",
+            f"node {node.name!r} (layernorm): a value less the mean can reach {reach}, more than {CENTRED_MAX}.",
+            f"mean_multiplier / 2**mean_shift must be close to 1 / {width}.")
+
+
 def weighted_bounds(node: Node, x: Operand, *_residual: Operand) -> np.ndarray:
-    """Return per output channel the largest |sum of products + bias|."""
+    """Return the lowest and highest sum of products + bias, int64 ``[2, channels]``."""
     weight = node.constants["weight"].astype(np.int64).reshape(len(node.constants["weight"]), -1)
     bias = node.constants["bias"].astype(np.int64)
-    low, high = (0, 255) if x[0] == "uint8" else (-128, 127)
+    low, high = RANGE[x[0]]
     positive, negative = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
-    highest = positive * high + negative * low + bias
-    lowest = positive * low + negative * high + bias
-    return np.maximum(np.abs(highest), np.abs(lowest))
+    return np.stack([positive * low + negative * high, positive * high + negative * low]) + bias
 
 
-def _product_bound(depth: int, a: str, b: str) -> np.ndarray:
-    return np.array([depth * MAGNITUDE[a] * MAGNITUDE[b]])
+def _product_bounds(depth: int, a: str, b: str) -> np.ndarray:
+    products = [x * y for x in RANGE[a] for y in RANGE[b]]
+    return depth * np.array([[min(products)], [max(products)]])
 
 
 def matmul_bounds(node: Node, a: Operand, b: Operand) -> np.ndarray:
-    """Return the largest |sum| of a product of run-time operands."""
+    """Return the lowest and highest sum of a product of run-time operands."""
     heads = node.attributes.get("heads", 1) if node.attributes["transpose_b"] else 1
-    return _product_bound(a[1][-1] // heads, a[0], b[0])
+    return _product_bounds(a[1][-1] // heads, a[0], b[0])
 
 
 def attention_bounds(node: Node, q: Operand, k: Operand, v: Operand) -> np.ndarray:
-    """Return the largest |sum| of both products."""
-    scores = _product_bound(q[1][-1] // node.attributes["scores"].get("heads", 1), q[0], k[0])
-    return np.maximum(scores, _product_bound(k[1][0], "uint8", v[0]))
+    """Return the lowest and highest sum of both products."""
+    scores = _product_bounds(q[1][-1] // node.attributes["scores"].get("heads", 1), q[0], k[0])
+    context = _product_bounds(k[1][0], "uint8", v[0])
+    return np.stack([np.minimum(scores[0], context[0]), np.maximum(scores[1], context[1])])
 
 
 def layernorm_bounds(node: Node, x: Operand) -> np.ndarray:
-    """Return the largest |sum| of a row; with it inside int32, the sum of squares is below 2**48."""
-    return np.array([x[1][-1] * MAGNITUDE[x[0]]])
+    """Return the lowest and highest sum of a row."""
+    return x[1][-1] * np.array(RANGE[x[0]])[:, None]
 
 
 BOUNDS = {

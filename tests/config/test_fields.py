@@ -42,7 +42,8 @@ def changed(name: str, base: MachineConfig = BASE) -> MachineConfig:
 def memories(config: MachineConfig) -> list[tuple[int, ...]]:
     """Bytes per operand word, and shapes of what a program can see."""
     state = State(config, np.zeros(0, np.uint8))
-    return [(config.word_bytes,)] + [getattr(state, name).shape for name in ("activation", "weight", "scratchpad", "parameter", "row_registers")]
+    names = ("activation", "weight", "scratchpad", "parameter", "row_registers")
+    return [(config.word_bytes,)] + [getattr(state, name).shape for name in names]
 
 
 @pytest.fixture(scope="module")
