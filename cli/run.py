@@ -95,9 +95,11 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
 @click.option("--stalls", is_flag=True, help="Hold up every AXI channel at random (random cases only).")
 @click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
               callback=_rungs, help="What to compare.")
+@click.option("--waves", type=NEW_FILE, metavar="FILE.vcd",
+              help="Write waveforms around the first difference on RTL (not for random programs).")
 @verb(render_verification, exit_code=lambda result: 1 if result["failed"] else 0)
 def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None,
-           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...]) -> Result:
+           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...], waves: Path | None) -> Result:
     """Compare golden model, instruction-set simulator and RTL on every tensor.
 
     On utterances (files, or strings of the recordings in --data), on random graphs, or on random programs
@@ -107,8 +109,10 @@ def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
 
     if sum((bool(audio), data is not None, count is not None)) != 1:
         raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
+    if waves is not None and count is not None and kind == "program":
+        raise click.UsageError("--waves does not go with --kind program.")
     if count is not None:
-        return ladder.verify_random(kind, count, config, seed, rungs, stalls)
+        return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves)
     if data is not None:
-        return ladder.verify_strings(data, strings, model, config, rungs, seed)
-    return ladder.verify_utterances(audio, model, config, rungs)
+        return ladder.verify_strings(data, strings, model, config, rungs, seed, waves)
+    return ladder.verify_utterances(audio, model, config, rungs, waves)

@@ -25,6 +25,7 @@ from phonolith.sim.rtl.run import RtlMachine
 from phonolith.sim.shrink import Shrinker
 
 RUNGS = ("golden", "iss", "rtl")
+WAVES_AROUND = 200
 RTL_CYCLES = 2_000_000_000
 SHRINK_SECONDS = 120.0
 
@@ -32,18 +33,22 @@ Inputs = dict[str, np.ndarray]
 
 
 def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConfig,
-                 rungs: Sequence[str] = RUNGS, stalls: bool = False) -> dict:
+                 rungs: Sequence[str] = RUNGS, stalls: bool = False, waves: Path | None = None) -> dict:
     """Run named (graph, inputs) on the chosen rungs and compare all tensors with the golden model.
 
     With ``stalls`` the RTL's AXI channels are held up at random, each case in its own way. Returns the contract's keys:
-    checked, failed, coverage, first_difference (with the case's name), and tensors_compared.
+    checked, failed, coverage, first_difference (with the case's name), and tensors_compared. ``waves`` is the VCD file
+    for the cycles around the first difference, should it be on RTL.
     """
     coverage = Coverage()
     checked = failed = tensors = 0
     difference = None
     for name, graph, inputs in cases:
         case = make_case(graph, inputs, config)
-        found = climb(case, config, rungs, coverage, checked if stalls else None)
+        stalls_seed = checked if stalls else None
+        found = climb(case, config, rungs, coverage, stalls_seed)
+        if found and waves and not difference and found["cycle"] is not None:
+            found |= {"waves": str(waves), "waves_cycles": record(case, config, found["cycle"], waves, stalls_seed)}
         checked += 1
         tensors += len(case.expected)
         if found:
@@ -70,12 +75,21 @@ def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Cov
     return first_difference(case, "rtl", result.image, result.writes)
 
 
+def record(case: Case, config: MachineConfig, cycle: int, path: Path, stalls_seed: int | None = None) -> list[int]:
+    """Run a case again and write the waveforms around a cycle; return the first and the last cycle shown."""
+    window = max(cycle - WAVES_AROUND, 0), cycle + WAVES_AROUND
+    watched = RtlMachine(config, waves=path, window=window)
+    execute_rtl(case.program, case.image, watched, max_cycles=RTL_CYCLES, stalls_seed=stalls_seed)
+    watched.close()
+    return list(window)
+
+
 def verify_utterances(paths: Sequence[str | os.PathLike], model: str, config: MachineConfig,
-                      rungs: Sequence[str] = RUNGS) -> dict:
+                      rungs: Sequence[str] = RUNGS, waves: Path | None = None) -> dict:
     """Verify a model on audio files, or on int8 or float features in ``.npy`` files."""
     graph = model_file.load(model_file.resolve(model))
     cases = ((Path(path).name, graph, read_inputs(graph, Path(path))) for path in paths)
-    return verify_cases(cases, config, rungs)
+    return verify_cases(cases, config, rungs, waves=waves)
 
 
 def read_inputs(graph: Graph, path: Path) -> Inputs:
@@ -95,10 +109,10 @@ def read_inputs(graph: Graph, path: Path) -> Inputs:
 
 
 def verify_strings(data: str | os.PathLike, strings: int, model: str, config: MachineConfig,
-                   rungs: Sequence[str] = RUNGS, seed: int = 0) -> dict:
+                   rungs: Sequence[str] = RUNGS, seed: int = 0, waves: Path | None = None) -> dict:
     """Verify a model on digit strings made of the test takes of a recordings folder."""
     graph = model_file.load(model_file.resolve(model))
-    return verify_cases(string_cases(graph, data, strings, seed), config, rungs)
+    return verify_cases(string_cases(graph, data, strings, seed), config, rungs, waves=waves)
 
 
 def string_cases(graph: Graph, data: str | os.PathLike, strings: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
@@ -109,14 +123,14 @@ def string_cases(graph: Graph, data: str | os.PathLike, strings: int, seed: int)
 
 
 def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, rungs: Sequence[str] = RUNGS,
-                  stalls: bool = False) -> dict:
+                  stalls: bool = False, waves: Path | None = None) -> dict:
     """Verify ``count`` random integer graphs (``kind`` graph) or instruction streams (program), from ``seed`` on."""
     if kind == "program":
         return verify_programs(count, config, seed, stalls)
     if kind != "graph":
         raise ValueError(f"kind must be 'graph' or 'program', not {kind!r}")
     cases = ((f"seed {each}", *random_graph(each)) for each in range(seed, seed + count))
-    return verify_cases(cases, config, rungs, stalls)
+    return verify_cases(cases, config, rungs, stalls, waves)
 
 
 def verify_programs(count: int, config: MachineConfig, seed: int = 0, stalls: bool = False,

@@ -94,6 +94,8 @@ class RtlMachine:
         The accelerator; by default what `phonolith.hw.verilog` makes of ``config``.
     waves : Path, optional
         Write all of the machine's life to this VCD file (slow).
+    window : tuple of int, optional
+        Write ``waves`` only of these cycles of a run, the first and the last.
     cache : Path, optional
         Folder of builds.
     built : BuiltModel, optional
@@ -103,13 +105,15 @@ class RtlMachine:
     """
 
     def __init__(self, config: MachineConfig, verilog_text: str | None = None, *, waves: Path | None = None,
-                 cache: Path | None = None, built: BuiltModel | None = None, events: bool = False):
+                 cache: Path | None = None, built: BuiltModel | None = None, events: bool = False,
+                 window: tuple[int, int] | None = None):
         self.config = config
         self.built = built or build(verilog_text or source.verilog_text(config, cache), config, trace=waves is not None,
                                     events=events, cache=cache)
         self._harness = Harness(self.built.library, Settings(
             config.dram_latency, config.dram_shared, config.reads_outstanding, config.writes_outstanding))
-        if waves is not None:
+        self._waves, self._window = waves, window
+        if waves is not None and window is None:
             self._open_waves(waves)
         self._needs_reset = False
 
@@ -190,7 +194,9 @@ class RtlMachine:
     def _clock(self, max_cycles: int, quiet_cycles: int) -> tuple[float, int]:
         """Clock until irq; return CPU seconds and cycles clocked."""
         begin, cpu = self._harness.report(), time.thread_time()
-        now = begin
+        if self._waves is not None and self._window is not None:
+            self._record(self._waves, *self._window)
+        now = self._harness.report()
         while not self._harness.run(min(SLICE_CYCLES, max_cycles + now.start_cycle + 1 - now.cycle)):
             now = self._harness.report()
             if now.cycle - now.start_cycle > max_cycles:
@@ -198,6 +204,13 @@ class RtlMachine:
             if now.cycle - max(now.last_beat_cycle, now.start_cycle) > quiet_cycles:
                 raise self._hang(f"has not used the bus for {quiet_cycles} cycles")
         return time.thread_time() - cpu, self._harness.report().cycle - begin.cycle
+
+    def _record(self, path: Path, first: int, last: int) -> None:
+        """Clock through a window of cycles and write its waveforms."""
+        self._harness.run(max(first, 0))
+        self._open_waves(path)
+        self._harness.run(last - max(first, 0) + 1)
+        self._harness.trace(None)
 
     def _hang(self, what: str) -> PhonolithError:
         report = self._harness.report()

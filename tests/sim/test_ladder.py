@@ -88,6 +88,25 @@ def test_the_store_named_is_the_one_that_wrote(case):
     assert run_iss(case.program.words, before, SMALL)[address] == right
 
 
+@pytest.mark.slow
+def test_first_difference_comes_with_waveforms(monkeypatch, tmp_path):
+    import phonolith.sim.verify as verify
+
+    def corrupted(graph, inputs, config):
+        case = make_case(graph, inputs, config)
+        wrong = case.expected[graph.outputs[0]].copy()
+        wrong.reshape(-1).view(np.uint8)[0] ^= 1
+        return replace(case, expected=case.expected | {graph.outputs[0]: wrong})
+
+    monkeypatch.setattr(verify, "make_case", corrupted)
+    path = tmp_path / "around.vcd"
+    found = verify_random("graph", 1, SMALL, seed=3, rungs=("golden", "rtl"), waves=path)["first_difference"]
+    first, last = found["waves_cycles"]
+    assert first <= found["cycle"] <= last and found["waves"] == str(path)
+    times = {int(line[1:]) for line in path.read_text().splitlines() if line.startswith("#")}
+    assert 2 * verify.WAVES_AROUND < len(times) <= 2 * (last - first + 1)   # two times a cycle; the run may end before
+
+
 def test_verify_reports_a_wrong_expectation(monkeypatch):
     import phonolith.sim.verify as verify
 
