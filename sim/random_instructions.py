@@ -57,15 +57,17 @@ class InstructionMaker:
             Memory.ACTIVATION: config.activation_depth, Memory.WEIGHT: config.weight_depth,
             Memory.SCRATCHPAD: config.scratch_depth, Memory.PARAMETER: config.parameter_depth,
         }
+        self.dram_place = self.integer(PARAMETER_BYTES, IMAGE_BYTES - 1)
         self.places = {memory: self.gathering_places(memory) for memory in self.depths}
 
     def gathering_places(self, memory: Memory) -> list[int]:
-        """Return a few word addresses; of the scratchpad some in each bank."""
+        """Return a word address, or one in each bank of the scratchpad."""
         depth = self.depths[memory]
         if memory is Memory.SCRATCHPAD:
             half = depth // 2
-            return [self.integer(0, half - 1), self.integer(half, depth - 1), self.choose(0, half - 6, half, depth)]
-        return [self.integer(0, depth - 1), self.choose(0, depth)]
+            low, high = self.integer(0, half - 1), self.integer(half, depth - 1)
+            return [self.choose(0, low, half - 8), self.choose(high, depth)]
+        return [self.choose(0, self.integer(0, depth - 1), self.integer(0, depth - 1), depth)]
 
     def integer(self, low: int, high: int) -> int:
         """Return an integer in ``low .. high``, both included."""
@@ -96,7 +98,7 @@ class InstructionMaker:
         highest = self.depths[memory] - extent
         if highest < 0:
             return None
-        return min(max(self.choose(*self.places[memory]) + self.integer(-4, 8), 0), highest)
+        return min(max(self.choose(*self.places[memory]) + self.integer(-2, 6), 0), highest)
 
     def settle(self, issue: Issue, memories: dict[str, tuple[Memory, bool]]) -> Issue | None:
         """Give base operands addresses at which the instruction's accesses fit, or return None.
@@ -131,7 +133,11 @@ class InstructionMaker:
             reach = (operands.get(f"{loop}_count", 1) - 1) * operands.get(f"{loop}_stride", 0)
             low, high = low + min(reach, 0), high + max(reach, 0)
         first, last = lowest - low, IMAGE_BYTES - high - row_bytes
-        return self.integer(first, last) if first <= last else None
+        if first > last:
+            return None
+        if self.chance(0.4):
+            return self.integer(first, last)
+        return min(max(self.dram_place + self.integer(-48, 48), first), last)
 
     def load(self) -> Issue | None:
         """Return a LOAD to any target in any pattern."""

@@ -88,9 +88,9 @@ class ProgramMaker:
 
     def straight_line(self, last: bool) -> None:
         """Emit instructions with the semaphores they need, and some they do not."""
-        plain = [issue for _ in range(self.make.integer(3, 14)) for issue in self.make.draw()]
-        plain += self.make.finish()
-        issues = self.strew(synchronized(plain, self.config), last)
+        count = self.make.integer(25, 60) if self.make.chance(0.06) else self.make.integer(3, 14)
+        drawn = [issue for _ in range(count) for issue in self.make.draw()]
+        issues = self.strew(synchronized([*drawn, *self.make.finish()], self.config), last)
         for issue in issues:
             self.noise()
             self.emit(issue)

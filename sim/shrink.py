@@ -94,13 +94,13 @@ class Shrinker:
 
     def drop(self, items: Sequence[Issue | Label], build: Build) -> Sequence[Issue | Label]:
         """Remove ever smaller runs of instructions."""
-        for size in run_lengths(len(items)):
+        for size, step in run_lengths(len(items)):
             start = len(items) - size
             while start >= 0:
                 fewer = [*items[:start], *items[start + size:]]
                 if self.still_fails(fewer, build):
                     items = fewer
-                start = min(start - 1 if size <= LONGEST_GROUP else start - size, len(items) - size)
+                start = min(start - step, len(items) - size)
         return items
 
     def simplify(self, items: Sequence[Issue | Label], build: Build) -> Sequence[Issue | Label]:
@@ -134,10 +134,10 @@ class Shrinker:
         return items
 
 
-def run_lengths(count: int) -> list[int]:
-    """Return the lengths of runs to drop from ``count`` items: halves, then all that may belong together."""
-    halves = [count >> shift for shift in range(1, count.bit_length()) if count >> shift > LONGEST_GROUP]
-    return [*halves, *range(min(LONGEST_GROUP, count), 0, -1)]
+def run_lengths(count: int) -> list[tuple[int, int]]:
+    """Return the lengths of runs to drop from ``count`` items, and steps: halves, then all that may belong together."""
+    halves = [count >> shift for shift in range(1, count.bit_length())]
+    return [*((size, size) for size in halves), *((size, 1) for size in range(min(LONGEST_GROUP, count), 0, -1))]
 
 
 def one_tile_each(items: Sequence[Issue | Label], config: MachineConfig) -> list[Issue | Label]:
