@@ -1,6 +1,6 @@
 """The accelerator: connects the components and holds the operand memories. No logic of its own but write routing."""
 
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Cat, Module, Mux, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -8,12 +8,14 @@ from phonolith.hw import isa, registers
 from phonolith.hw.array_engine import ArrayEngine
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.dispatch import Dispatcher, Semaphores
-from phonolith.hw.fetch import Fetch
+from phonolith.hw.fetch import BUFFER_BEATS, Fetch
+from phonolith.hw.history import History
 from phonolith.hw.load_engine import LoadEngine
+from phonolith.hw.quiesce import AddressGate, Faults, Supervisor, Watchdog
 from phonolith.hw.read_arbiter import ReadArbiter
 from phonolith.hw.registers import AxiLiteSignature, Registers
 from phonolith.hw.scratchpad import Scratchpad
-from phonolith.hw.sequencer import Error, Sequencer
+from phonolith.hw.sequencer import Sequencer
 from phonolith.hw.sram import Sram
 from phonolith.hw.store_engine import StoreEngine
 from phonolith.hw.vector_engine import VectorEngine
@@ -59,6 +61,7 @@ class Accelerator(wiring.Component):
         m = Module()
         self.make_units(m)
         self.connect_control(m)
+        self.connect_faults(m)
         self.connect_dispatch(m)
         self.connect_data(m)
         self.route_load_writes(m)
@@ -70,19 +73,30 @@ class Accelerator(wiring.Component):
         """Instantiate everything."""
         config = self.config
         m.submodules.registers = self.registers = Registers(config=config)
-        m.submodules.fetch = self.fetch = Fetch(config=config)
-        m.submodules.sequencer = self.sequencer = Sequencer(config=config)
+        m.submodules.supervisor = self.supervisor = Supervisor()
+        m.submodules.faults = self.faults = Faults()
+        m.submodules.watchdog = self.watchdog = Watchdog()
+        m.submodules.read_gate = self.read_gate = AddressGate(limit=config.reads_outstanding + BUFFER_BEATS)
+        m.submodules.write_gate = self.write_gate = AddressGate(limit=config.writes_outstanding)
+        clear = ResetInserter(self.supervisor.clear)
+        self.fetch = Fetch(config=config)
+        m.submodules.fetch = clear(self.fetch)
+        self.history = History()
+        m.submodules.history = clear(self.history)
+        self.sequencer = Sequencer(config=config)
+        m.submodules.sequencer = ResetInserter(self.supervisor.halt)(self.sequencer)
         m.submodules.semaphores = self.semaphores = Semaphores(ports=len(ENGINE_INSTRUCTIONS))
         self.dispatchers = []
         for name, mnemonics in zip(registers.ENGINES, ENGINE_INSTRUCTIONS, strict=True):
             dispatcher = Dispatcher(instructions=tuple(isa.BY_MNEMONIC[each] for each in mnemonics),
                                     queue_words=config.queue_words)
-            m.submodules[f"{name}_dispatcher"] = dispatcher
+            m.submodules[f"{name}_dispatcher"] = clear(dispatcher)
             self.dispatchers.append(dispatcher)
-        m.submodules.load = self.load = LoadEngine(config=config)
-        m.submodules.array = self.array = ArrayEngine(config=config)
-        m.submodules.vector = self.vector = VectorEngine(config=config)
-        m.submodules.store = self.store = StoreEngine(config=config)
+        self.load, self.array = LoadEngine(config=config), ArrayEngine(config=config)
+        self.vector, self.store = VectorEngine(config=config), StoreEngine(config=config)
+        self.engines = (self.load, self.array, self.vector, self.store)
+        for name, engine in zip(registers.ENGINES, self.engines, strict=True):
+            m.submodules[name] = clear(engine)
         m.submodules.scratchpad = self.scratchpad = Scratchpad(config=config)
         m.submodules.arbiter = self.arbiter = ReadArbiter(config=config)
         self.activation = self.make_banks(m, "activation", config.rows, config.activation_depth)
@@ -104,33 +118,73 @@ class Accelerator(wiring.Component):
         sequencer, regs = self.sequencer, self.registers
         connect(m, self.fetch.words, sequencer.words)
         m.d.comb += [
-            sequencer.start.eq(regs.start),
+            self.supervisor.request.eq(regs.start),
+            regs.begin.eq(self.supervisor.begin),
+            sequencer.start.eq(self.supervisor.begin),
             self.fetch.program.eq(regs.program),
             self.fetch.jump.eq(sequencer.jump),
-            self.fetch.stop.eq(sequencer.stop),
+            self.fetch.stop.eq(sequencer.stop | self.supervisor.halt),
             self.fetch.target.eq(sequencer.target),
             *(sequencer.arguments[n].eq(regs.arguments[n]) for n in range(len(regs.arguments))),
-            sequencer.abort.eq(self.load.error | self.store.error),
-            sequencer.abort_code.eq(Mux(self.load.error, Error.READ_FAILED, Error.WRITE_FAILED)),
-            regs.running.eq(sequencer.running),
-            regs.finished.eq(sequencer.finished),
-            regs.error.eq(sequencer.error),
-            regs.instruction_address.eq(sequencer.instruction_address),
-            regs.instructions.eq(sequencer.instructions),
+            self.supervisor.ended.eq(sequencer.ended),
+            regs.running.eq(self.supervisor.running),
+            regs.busy.eq(self.supervisor.busy),
+            regs.finished.eq(self.supervisor.finished),
+            regs.error.eq(self.supervisor.error),
+            regs.error_address.eq(self.history.address),
+            regs.decoded.eq(sequencer.decoded),
             self.irq.eq(regs.irq),
+        ]
+
+    def connect_faults(self, m):
+        """What can go wrong, where it happened, and what follows."""
+        sequencer, supervisor, faults, history = self.sequencer, self.supervisor, self.faults, self.history
+        bus_timeout = self.read_gate.timeout | self.write_gate.timeout
+        quiet = ~self.read_gate.pending & ~self.write_gate.pending
+        moving = [engine.status.busy & ~(engine.status.stalled_dram | engine.status.stalled_port
+                                         | engine.status.stalled_drain) for engine in self.engines]
+        started = [dispatcher.take for dispatcher in self.dispatchers]
+        m.d.comb += [
+            faults.load_failed.eq(self.load.error),
+            faults.load_number.eq(self.load.error_number),
+            faults.store_failed.eq(self.store.error),
+            faults.store_number.eq(self.store.error_number),
+            faults.overflow.eq(self.semaphores.overflow),
+            faults.underflow.eq(self.semaphores.underflow),
+            faults.rejected.eq(sequencer.failed),
+            faults.rejected_code.eq(sequencer.code),
+            faults.deadlock.eq(self.watchdog.expired),
+            faults.read_timeout.eq(self.read_gate.timeout),
+            faults.write_timeout.eq(self.write_gate.timeout),
+            faults.loading.eq(self.load.status.busy),
+            *(faults.started[n].eq(each.started) for n, each in enumerate(self.dispatchers)),
+            *(faults.completed[n].eq(each.completed) for n, each in enumerate(self.dispatchers)),
+            supervisor.fault.eq(faults.fault),
+            supervisor.code.eq(faults.code),
+            supervisor.quiet.eq(quiet),
+            supervisor.timeout.eq(bus_timeout),
+            supervisor.located.eq(history.found),
+            history.record.eq(sequencer.decoded & (sequencer.decoded_queue != isa.Queue.SEQUENCER)),
+            history.queue.eq(sequencer.decoded_queue - isa.Queue.LOAD),
+            history.position.eq(sequencer.position),
+            history.search.eq(supervisor.fallen),
+            history.mask.eq(faults.mask),
+            *(mine.eq(theirs) for mine, theirs in zip(history.numbers, faults.numbers, strict=True)),
+            history.fallback.eq(sequencer.address),
+            self.watchdog.enable.eq(supervisor.running & ~supervisor.halt),
+            self.watchdog.progress.eq(sequencer.moving | Cat(*moving, *started).any() | ~quiet),
         ]
 
     def connect_dispatch(self, m):
         """Queues, semaphores and engines."""
-        engines = (self.load, self.array, self.vector, self.store)
-        for port, (dispatcher, engine) in enumerate(zip(self.dispatchers, engines, strict=True)):
+        for port, (dispatcher, engine) in enumerate(zip(self.dispatchers, self.engines, strict=True)):
             connect(m, self.sequencer.queues[port], dispatcher.words)
             m.d.comb += [
                 self.semaphores.wait_mask[port].eq(dispatcher.wait_mask),
                 self.semaphores.signal_mask[port].eq(dispatcher.signal_mask),
                 self.semaphores.take[port].eq(dispatcher.take),
                 self.semaphores.give[port].eq(dispatcher.give),
-                dispatcher.available.eq(self.semaphores.available[port]),
+                dispatcher.available.eq(self.semaphores.available[port] & ~self.supervisor.halt),
                 dispatcher.done.eq(engine.status.done),
             ]
         connect(m, self.dispatchers[0].i0, self.load.instruction)
@@ -139,10 +193,11 @@ class Accelerator(wiring.Component):
         connect(m, self.dispatchers[2].i1, self.vector.instruction_row)
         connect(m, self.dispatchers[3].i0, self.store.instruction)
         idle = Cat(*(each.idle for each in self.dispatchers))
-        busy = Cat(*(engine.status.busy for engine in engines))
+        busy = Cat(*(engine.status.busy for engine in self.engines))
         m.d.comb += [
-            self.semaphores.clear.eq(self.registers.start),
+            self.semaphores.clear.eq(self.supervisor.begin | self.supervisor.clear),
             self.sequencer.drained.eq(idle.all() & ~busy.any() & self.store.idle),
+            self.sequencer.tile_left.eq(self.array.drain.valid),
         ]
 
     def connect_data(self, m):
@@ -216,6 +271,7 @@ class Accelerator(wiring.Component):
         connect(m, self.load.axi, self.arbiter.load)
         self.connect_channels(m, self.arbiter.axi)
         self.connect_channels(m, self.store.axi)
+        self.connect_gates(m)
         m.d.comb += [self.m_axi_arid.eq(self.arbiter.arid), self.arbiter.rid.eq(self.m_axi_rid)]
         for prefix in ("m_axi_aw", "m_axi_ar"):
             m.d.comb += [
@@ -228,16 +284,33 @@ class Accelerator(wiring.Component):
             self.registers.write_beat.eq(self.m_axi_wvalid & self.m_axi_wready),
         ]
 
+    def connect_gates(self, m):
+        """Let addresses through the gates, and tell these what the other channels transfer."""
+        read_beat, write_end = self.m_axi_rvalid & self.m_axi_rready, self.m_axi_bvalid & self.m_axi_bready
+        beats = {"ar": (self.read_gate, self.arbiter.axi, read_beat, read_beat & self.m_axi_rlast),
+                 "aw": (self.write_gate, self.store.axi, self.registers.write_beat | write_end, write_end)}
+        for prefix, (gate, master, beat, end) in beats.items():
+            m.d.comb += [
+                gate.request.eq(getattr(master, f"{prefix}valid")),
+                getattr(master, f"{prefix}ready").eq(gate.ready),
+                getattr(self, f"m_axi_{prefix}valid").eq(gate.valid),
+                gate.accept.eq(getattr(self, f"m_axi_{prefix}ready")),
+                gate.beat.eq(beat),
+                gate.end.eq(end),
+                gate.block.eq(self.supervisor.halt),
+            ]
+
     def connect_channels(self, m, master):
-        """Join the members of an AXI signature to the ports of the same name."""
+        """Join the members of an AXI signature to the ports of the same name, but for those that pass the gates."""
         for name, member in master.signature.members.items():
+            if name in ("arvalid", "arready", "awvalid", "awready"):
+                continue
             inner, outer = getattr(master, name), getattr(self, f"m_axi_{name}")
             m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
 
     def classify_cycles(self, m):
         """Give each engine's cycle exactly one cause, in the order of ``registers.CAUSES``."""
-        engines = (self.load, self.array, self.vector, self.store)
-        for port, (engine, dispatcher) in enumerate(zip(engines, self.dispatchers, strict=True)):
+        for port, (engine, dispatcher) in enumerate(zip(self.engines, self.dispatchers, strict=True)):
             status = engine.status
             cause = self.registers.causes[port]
             conditions = {"dram": status.stalled_dram, "sram_port": status.stalled_port,

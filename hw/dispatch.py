@@ -1,12 +1,13 @@
 """Between the sequencer and an engine: instruction queue, token check, completion."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw import isa
 from phonolith.hw.layouts import instruction_stream
+from phonolith.hw.quiesce import NUMBER_BITS
 
 IN_FLIGHT = 8
 
@@ -42,6 +43,8 @@ class Dispatcher(wiring.Component):
         From the engine.
     waiting, collecting, idle : Out(1)
         Complete but held by a semaphore; operands are arriving; nothing queued and nothing in flight.
+    started, completed : Out(8)
+        Instructions so far, modulo 2^8.
     """
 
     def __init__(self, *, instructions: tuple[isa.Instruction, ...], queue_words: int):
@@ -53,6 +56,7 @@ class Dispatcher(wiring.Component):
             "wait_mask": Out(isa.SEMAPHORES), "signal_mask": Out(isa.SEMAPHORES), "available": In(1),
             "take": Out(1), "give": Out(1), "done": In(1),
             "waiting": Out(1), "collecting": Out(1), "idle": Out(1),
+            "started": Out(NUMBER_BITS), "completed": Out(NUMBER_BITS),
         })
 
     def elaborate(self, platform):
@@ -68,6 +72,10 @@ class Dispatcher(wiring.Component):
         header = Signal(data.StructLayout({name: width for name, (_, width) in isa.HEADER.items()}))
         self.collect(m, queue, complete, header)
         self.present(m, complete, header, signals)
+        with m.If(self.take):
+            m.d.sync += self.started.eq(self.started + 1)
+        with m.If(self.done):
+            m.d.sync += self.completed.eq(self.completed + 1)
         m.d.comb += [
             self.signal_mask.eq(signals.r_data),
             self.give.eq(self.done),
@@ -128,6 +136,8 @@ class Semaphores(wiring.Component):
     ``signal_mask``. A semaphore is waited for by one engine only (the instruction-set simulator enforces it), so a
     check never races with another engine's take. ``clear`` sets all to zero.
 
+    ``overflow`` and ``underflow`` say that what a port gives (takes) in this cycle leads out of a semaphore's range.
+
     Parameters
     ----------
     ports : int
@@ -140,17 +150,28 @@ class Semaphores(wiring.Component):
             "clear": In(1),
             "wait_mask": In(isa.SEMAPHORES).array(ports), "signal_mask": In(isa.SEMAPHORES).array(ports),
             "take": In(1).array(ports), "give": In(1).array(ports), "available": Out(1).array(ports),
+            "overflow": Out(ports), "underflow": Out(ports),
         })
 
     def elaborate(self, platform):
         m = Module()
-        above_zero = Signal(isa.SEMAPHORES)
+        above_zero, too_high, too_low = Signal(isa.SEMAPHORES), Signal(isa.SEMAPHORES), Signal(isa.SEMAPHORES)
         for index in range(isa.SEMAPHORES):
             count = Signal(isa.SEMAPHORE_BITS, name=f"count_{index}")
             raised = sum(self.give[p] & self.signal_mask[p][index] for p in range(self.ports))
             lowered = sum(self.take[p] & self.wait_mask[p][index] for p in range(self.ports))
-            m.d.sync += count.eq(Mux(self.clear, 0, count + raised - lowered))
-            m.d.comb += above_zero[index].eq(count != 0)
+            following = Signal(signed(isa.SEMAPHORE_BITS + 2), name=f"following_{index}")
+            m.d.comb += [
+                following.eq(count + raised - lowered),
+                above_zero[index].eq(count != 0),
+                too_low[index].eq(following[-1]),
+                too_high[index].eq(~following[-1] & following[-2]),
+            ]
+            m.d.sync += count.eq(Mux(self.clear, 0, following))
         for port in range(self.ports):
-            m.d.comb += self.available[port].eq(~(self.wait_mask[port] & ~above_zero).any())
+            m.d.comb += [
+                self.available[port].eq(~(self.wait_mask[port] & ~above_zero).any()),
+                self.overflow[port].eq(self.give[port] & (self.signal_mask[port] & too_high).any()),
+                self.underflow[port].eq(self.take[port] & (self.wait_mask[port] & too_low).any()),
+            ]
         return m

@@ -15,6 +15,7 @@ from phonolith.hw.layouts import (
 )
 from phonolith.hw.packer import Packer
 from phonolith.hw.placer import Placer, placement_layout
+from phonolith.hw.quiesce import NUMBER_BITS
 from phonolith.hw.segments import (
     BeatWalker,
     BurstSplitter,
@@ -58,8 +59,9 @@ class LoadEngine(wiring.Component):
         ``done``: the last unit of an instruction is accepted by ``write``.
     axi : Out(AxiReadSignature)
     write : Out(stream of write_layout)
-    error : Out(1)
-        A beat with a response other than OKAY is accepted in this cycle.
+    error : Out(1), error_number : Out(8)
+        A beat with a response other than OKAY is accepted in this cycle; the instruction whose beat is next: how many
+        were accepted before it (modulo 2^8).
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -69,7 +71,7 @@ class LoadEngine(wiring.Component):
             "status": Out(EngineStatusSignature()),
             "axi": Out(AxiReadSignature(config)),
             "write": Out(stream.Signature(write_layout(config))),
-            "error": Out(1),
+            "error": Out(1), "error_number": Out(NUMBER_BITS),
         })
 
     def elaborate(self, platform):
@@ -152,6 +154,8 @@ class LoadEngine(wiring.Component):
             axi.rready.eq(packed.ready & beats.valid & beat.beat_last & ~beat.null),
             self.error.eq(axi.rvalid & axi.rready & (axi.rresp != 0)),
         ]
+        with m.If(beats.valid & beats.ready & beats.payload.last):
+            m.d.sync += self.error_number.eq(self.error_number + 1)
 
     def report(self, m: Module, beats, done) -> None:
         """Derive the status of this cycle."""

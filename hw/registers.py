@@ -46,11 +46,16 @@ class Registers(wiring.Component):
     -------
     axil : In(AxiLiteSignature)
     start : Out(1)
-        Pulse; ignored while running.
+        The host asks for a start: a pulse, ignored while ``busy``.
+    begin : In(1)
+        The run begins.
     program, arguments : Out
         Address of word 0; initial values of registers 1 to 4.
-    running, finished, error, instruction_address, instructions : In
-        From the sequencer.
+    running, busy, finished, error : In
+        From the supervisor.
+    error_address : In(32)
+    decoded : In(1)
+        An instruction is decoded in this cycle.
     read_beat, write_beat : In(1)
         An AXI data beat is transferred in this cycle.
     causes : In(7).array(4)
@@ -64,8 +69,8 @@ class Registers(wiring.Component):
         super().__init__({
             "axil": In(AxiLiteSignature()), "start": Out(1), "program": Out(32),
             "arguments": Out(32).array(ARGUMENTS),
-            "running": In(1), "finished": In(1), "error": In(8), "instruction_address": In(32),
-            "instructions": In(32), "read_beat": In(1), "write_beat": In(1),
+            "begin": In(1), "running": In(1), "busy": In(1), "finished": In(1), "error": In(8),
+            "error_address": In(32), "decoded": In(1), "read_beat": In(1), "write_beat": In(1),
             "causes": In(len(CAUSES)).array(len(ENGINES)), "irq": Out(1),
         })
 
@@ -85,17 +90,18 @@ class Registers(wiring.Component):
     def make_counters(self, m) -> dict[int, Signal]:
         """Count from the start write to the end, both included; return the counters by register address."""
         cycles = Signal(64)
-        counters = {READ_BEATS: (Signal(32, name="read_beats"), self.read_beat),
+        counters = {INSTRUCTIONS: (Signal(32, name="instructions"), self.decoded),
+                    READ_BEATS: (Signal(32, name="read_beats"), self.read_beat),
                     WRITE_BEATS: (Signal(32, name="write_beats"), self.write_beat)}
         for port, engine in enumerate(ENGINES):
             for index, cause in enumerate(CAUSES):
                 counter = Signal(32, name=f"{engine}_{cause}")
                 counters[counter_address(engine, cause)] = (counter, self.causes[port][index])
-        with m.If(self.start | self.running):
-            m.d.sync += cycles.eq(Mux(self.start, 0, cycles) + 1)
+        with m.If(self.begin | self.running):
+            m.d.sync += cycles.eq(Mux(self.begin, 0, cycles) + 1)
             for counter, event in counters.values():
-                m.d.sync += counter.eq(Mux(self.start, 0, counter) + event)
-        return {CYCLES: cycles[:32], CYCLES_HIGH: cycles[32:], INSTRUCTIONS: self.instructions,
+                m.d.sync += counter.eq(Mux(self.begin, 0, counter) + event)
+        return {CYCLES: cycles[:32], CYCLES_HIGH: cycles[32:],
                 **{address: counter for address, (counter, _) in counters.items()}}
 
     def handle_write(self, m):
@@ -118,7 +124,7 @@ class Registers(wiring.Component):
         """Write one register; others are read-only."""
         with m.Switch(address[2:]):
             with m.Case(CONTROL >> 2):
-                m.d.comb += self.start.eq(value[0] & ~self.running)
+                m.d.comb += self.start.eq(value[0] & ~self.busy)
                 with m.If(self.start | value[1]):
                     m.d.sync += [self.done.eq(0), self.failed.eq(0)]
             with m.Case(PROGRAM >> 2):
@@ -145,7 +151,7 @@ class Registers(wiring.Component):
 
     def readable(self) -> dict:
         """Return every readable register by address."""
-        status = self.running | self.done << 1 | self.failed << 2 | self.error << 8
-        return {ID: IDENTIFIER, STATUS: status, PROGRAM: self.program, ERROR_ADDRESS: self.instruction_address,
+        status = self.busy | self.done << 1 | self.failed << 2 | self.error << 8
+        return {ID: IDENTIFIER, STATUS: status, PROGRAM: self.program, ERROR_ADDRESS: self.error_address,
                 IRQ_ENABLE: self.irq_enable, CONFIG_HASH: self.config.hash_word,
                 **{ARGUMENT_BASE + 4 * n: self.arguments[n] for n in range(ARGUMENTS)}, **self.counters}

@@ -1,7 +1,5 @@
 """Decodes the program: registers, branches, operand resolution, dispatch to the engine queues."""
 
-from enum import IntEnum
-
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -9,20 +7,20 @@ from amaranth.lib.wiring import In, Out
 
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.layouts import packed_layout
+from phonolith.hw.quiesce import Error
 
 ARGUMENTS = 4
 LONGEST = max(len(each.operands) for each in isa.INSTRUCTIONS)
 SEQUENCED = tuple(each for each in isa.INSTRUCTIONS if each.queue == isa.Queue.SEQUENCER)
-
-
-class Error(IntEnum):
-    """Error codes in the status register."""
-
-    NONE = 0
-    ILLEGAL_INSTRUCTION = 1
-    WRONG_CONFIGURATION = 2
-    READ_FAILED = 3
-    WRITE_FAILED = 4
+# Largest sensible value of the control fields that could hold more.
+LARGEST = {
+    "LOAD": (isa.LOAD_CONTROL, {"target": max(isa.Target)}),
+    "MATMUL": (isa.MATMUL_CONTROL, {"log2_lanes": 0}),
+    "VECTOR": (isa.VECTOR_CONTROL, {
+        "source": max(isa.Source), "source_width": max(isa.Width), "multiplier": max(isa.Multiplier),
+        "destination": max(isa.Destination)}),
+}
 
 
 class Sequencer(wiring.Component):
@@ -35,8 +33,6 @@ class Sequencer(wiring.Component):
     -------
     start : In(1)
         Run the program from its first word.
-    abort : In(1), abort_code : In(8)
-        An engine failed: stop with this error.
     arguments : In(32).array(4)
         Initial values of registers 1 to 4.
     words : In(stream)
@@ -45,22 +41,30 @@ class Sequencer(wiring.Component):
         To the fetch unit.
     queues : Out(stream of 32 bits).array(4)
         LOAD, ARRAY, VECTOR, STORE.
-    drained : In(1)
-        All queues and engines are idle and all writes are acknowledged.
-    running, finished, error, instruction_address, instructions : Out
-        ``finished`` pulses when the program has ended, well or not; ``error`` and the word index of the current
-        instruction are valid from then on; ``instructions`` counts those decoded.
+    decoded : Out(1), position : Out(32)
+        An instruction is accepted, and the word index of its header; it goes to queue ``decoded_queue`` - 1.
+    drained, tile_left : In(1)
+        All queues and engines are idle and all writes are acknowledged; the array's last tile was not taken.
+    ended : Out(1)
+        The program has ended well.
+    failed : Out(1), code : Out(8), address : Out(32)
+        The program cannot go on, why, and the word index of the instruction; until reset.
+    moving : Out(1)
+        Something is done in this cycle.
+
+    The unit is stopped by a reset.
     """
 
     def __init__(self, *, config: MachineConfig):
         self.config = config
         super().__init__({
-            "start": In(1), "abort": In(1), "abort_code": In(8), "arguments": In(32).array(ARGUMENTS),
+            "start": In(1), "arguments": In(32).array(ARGUMENTS),
             "words": In(stream.Signature(data.StructLayout({"word": 32, "failed": 1}))),
             "jump": Out(1), "stop": Out(1), "target": Out(32),
-            "queues": Out(stream.Signature(32)).array(4), "drained": In(1),
-            "running": Out(1), "finished": Out(1), "error": Out(8), "instruction_address": Out(32),
-            "instructions": Out(32),
+            "queues": Out(stream.Signature(32)).array(4),
+            "decoded": Out(1), "decoded_queue": Out(3), "position": Out(32),
+            "drained": In(1), "tile_left": In(1), "ended": Out(1), "moving": Out(1),
+            "failed": Out(1), "code": Out(8), "address": Out(32),
         })
 
     def elaborate(self, platform):
@@ -69,12 +73,15 @@ class Sequencer(wiring.Component):
         self.header = Signal(data.StructLayout({name: width for name, (_, width) in isa.HEADER.items()}))
         self.queue = Signal(3)
         self.remaining = Signal(range(LONGEST + 1))
-        self.position = Signal(32)
+        self.first = Signal()
+        self.instruction_address = Signal(32, reset_less=True)
         self.index = Signal(2)
         self.argument = Signal(range(ARGUMENTS))
         self.sequenced = [Signal(32, name=f"sequenced_{n}", reset_less=True) for n in range(3)]
+        m.d.comb += self.address.eq(self.instruction_address)
         self.make_registers(m)
         self.decode(m)
+        self.check_operands(m)
         with m.FSM(name="state"):
             self.state_idle(m)
             self.state_configuration(m)
@@ -104,14 +111,15 @@ class Sequencer(wiring.Component):
         """Wait for start; load the arguments while the first words are fetched."""
         with m.State("IDLE"), m.If(self.start):
             m.d.comb += self.jump.eq(1)
-            m.d.sync += [self.running.eq(1), self.error.eq(Error.NONE), self.position.eq(0), self.written.eq(0),
-                         self.instructions.eq(0), self.instruction_address.eq(0), self.argument.eq(0)]
+            m.d.sync += [self.position.eq(0), self.instruction_address.eq(0), self.written.eq(0),
+                         self.argument.eq(0)]
             m.next = "ARGUMENTS"
         with m.State("ARGUMENTS"):
             with m.Switch(self.argument):
                 for n in range(ARGUMENTS):
                     with m.Case(n):
                         self.write_register(m, n + 1, self.arguments[n])
+            m.d.comb += self.moving.eq(1)
             m.d.sync += self.argument.eq(self.argument + 1)
             with m.If(self.argument == ARGUMENTS - 1):
                 m.next = "CONFIGURATION"
@@ -121,31 +129,29 @@ class Sequencer(wiring.Component):
         m.d.comb += [self.writer.addr.eq(index), self.writer.data.eq(value), self.writer.en.eq(1)]
 
     def fail(self, m, code):
-        """Stop with an error."""
-        m.d.sync += self.error.eq(code)
-        m.d.comb += self.stop.eq(1)
-        m.next = "FAILED"
+        """Stop with an error: stay here until reset."""
+        m.d.comb += [self.stop.eq(1), self.failed.eq(1), self.code.eq(code)]
 
     def accept(self, m):
         """Take the word at hand."""
-        m.d.comb += self.words.ready.eq(1)
+        m.d.comb += [self.words.ready.eq(1), self.moving.eq(1)]
         m.d.sync += self.position.eq(self.position + 1)
 
     def state_configuration(self, m):
         """Check the first word."""
         with m.State("CONFIGURATION"), m.If(self.words.valid):
-            self.accept(m)
-            m.next = "HEADER"
             with m.If(self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
             with m.Elif(self.word != self.config.hash_word):
                 self.fail(m, Error.WRONG_CONFIGURATION)
+            with m.Else():
+                self.accept(m)
+                m.next = "HEADER"
 
     def decode(self, m):
         """Look up the opcode at hand, resolve the operand at hand, and offer one of them to its queue."""
-        self.decoded = header = data.View(self.header.shape(), self.word[:self.header.as_value().shape().width])
+        self.upcoming = header = data.View(self.header.shape(), self.word[:self.header.as_value().shape().width])
         self.known = Signal()
-        self.decoded_queue = Signal(3)
         self.decoded_count = Signal(range(LONGEST + 1))
         with m.Switch(header.opcode):
             for each in isa.INSTRUCTIONS:
@@ -177,43 +183,42 @@ class Sequencer(wiring.Component):
         """Take an opcode; send the header to the instruction's queue."""
         with m.State("HEADER"):
             m.d.comb += [
-                self.offer.eq(self.words.valid & ~self.words.payload.failed & self.known & ~self.abort),
+                self.offer.eq(self.words.valid & ~self.words.payload.failed & self.known),
                 self.offer_queue.eq(self.decoded_queue),
                 self.offered.eq(self.word),
             ]
-            m.d.sync += [self.header.eq(self.decoded), self.queue.eq(self.decoded_queue),
-                         self.remaining.eq(self.decoded_count), self.index.eq(0)]
+            m.d.sync += [self.header.eq(self.upcoming), self.queue.eq(self.decoded_queue),
+                         self.remaining.eq(self.decoded_count), self.index.eq(0), self.first.eq(1)]
+            m.d.comb += self.address.eq(self.position)
             with m.If(self.words.valid):
                 m.d.sync += self.instruction_address.eq(self.position)
-            with m.If(self.abort):
-                self.fail(m, self.abort_code)
-            with m.Elif(self.words.valid & self.words.payload.failed):
+            with m.If(self.words.valid & self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
             with m.Elif(self.words.valid & ~self.known):
                 self.fail(m, Error.ILLEGAL_INSTRUCTION)
             with m.Elif(self.taken):
                 self.accept(m)
-                m.d.sync += self.instructions.eq(self.instructions + 1)
+                m.d.comb += self.decoded.eq(1)
                 m.next = "OPERANDS"
-                with m.If(self.decoded.opcode == isa.BY_MNEMONIC["END"].opcode):
+                with m.If(self.upcoming.opcode == isa.BY_MNEMONIC["END"].opcode):
                     m.next = "END"
 
     def state_operands(self, m):
         """Resolve operands."""
         with m.State("OPERANDS"):
             m.d.comb += [
-                self.offer.eq(self.words.valid & ~self.words.payload.failed & ~self.abort),
+                self.offer.eq(self.words.valid & ~self.words.payload.failed),
                 self.offer_queue.eq(self.queue),
                 self.offered.eq(self.resolved),
             ]
-            with m.If(self.abort):
-                self.fail(m, self.abort_code)
-            with m.Elif(self.words.valid & self.words.payload.failed):
+            with m.If(self.words.valid & self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
+            with m.Elif(self.taken & self.senseless):
+                self.fail(m, Error.ILLEGAL_INSTRUCTION)
             with m.Elif(self.taken):
                 self.accept(m)
                 self.keep_operand(m, self.resolved)
-                m.d.sync += self.remaining.eq(self.remaining - 1)
+                m.d.sync += [self.remaining.eq(self.remaining - 1), self.first.eq(0)]
                 with m.If(self.remaining == 1):
                     m.next = "HEADER"
                     with m.If(self.queue == isa.Queue.SEQUENCER):
@@ -233,6 +238,7 @@ class Sequencer(wiring.Component):
         first, second, third = self.sequenced
         less = first.as_signed() < second.as_signed()
         with m.State("EXECUTE"):
+            m.d.comb += self.moving.eq(1)
             m.next = "HEADER"
             with m.Switch(self.header.opcode):
                 with m.Case(isa.BY_MNEMONIC["SET"].opcode):
@@ -256,6 +262,7 @@ class Sequencer(wiring.Component):
             self.set_register(m, value.as_signed() >> right)
         with m.Else():
             self.fail(m, Error.ILLEGAL_INSTRUCTION)
+            m.next = "EXECUTE"
 
     def set_register(self, m, value):
         """Write the register that the first operand word names."""
@@ -270,16 +277,24 @@ class Sequencer(wiring.Component):
             m.d.sync += self.position.eq(self.sequenced[2])
 
     def state_end(self, m):
-        """Wait until everything is done, or stop at once after an error."""
+        """Wait until everything is done."""
         with m.State("END"):
             m.d.comb += self.stop.eq(1)
-            with m.If(self.abort):
-                self.fail(m, self.abort_code)
+            with m.If(self.drained & self.tile_left):
+                self.fail(m, Error.TILE_NOT_TAKEN)
             with m.Elif(self.drained):
-                m.d.comb += self.finished.eq(1)
-                m.d.sync += self.running.eq(0)
+                m.d.comb += self.ended.eq(1)
                 m.next = "IDLE"
-        with m.State("FAILED"):
-            m.d.comb += [self.stop.eq(1), self.finished.eq(1)]
-            m.d.sync += self.running.eq(0)
-            m.next = "IDLE"
+
+    def check_operands(self, m):
+        """Recognise control words without a meaning, and a k that no bank holds."""
+        self.senseless = Signal()
+        control = self.resolved
+        with m.Switch(Cat(self.first, self.header.opcode)):
+            for mnemonic, (fields, largest) in LARGEST.items():
+                view = data.View(packed_layout(fields), control[:packed_layout(fields).size])
+                with m.Case(1 | isa.BY_MNEMONIC[mnemonic].opcode << 1):
+                    m.d.comb += self.senseless.eq(Cat(view[name] > limit for name, limit in largest.items()).any())
+            with m.Case(isa.BY_MNEMONIC["MATMUL"].opcode << 1), m.If(self.remaining == 1):
+                m.d.comb += self.senseless.eq((control == 0) | (control > self.config.word_bytes * max(
+                    self.config.activation_depth, self.config.weight_depth)))

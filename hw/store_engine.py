@@ -1,12 +1,14 @@
 """The STORE engine: scatters rows of the scratchpad into DRAM."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import BY_MNEMONIC
 from phonolith.hw.layouts import AxiWriteSignature, BankReadSignature, EngineStatusSignature, instruction_stream
+from phonolith.hw.quiesce import NUMBER_BITS
 from phonolith.hw.segments import (
     BURST_BITS,
     BeatWalker,
@@ -54,8 +56,9 @@ class StoreEngine(wiring.Component):
     read_ready : In(1)
     idle : Out(1)
         Nothing in progress and no response missing.
-    error : Out(1)
-        A response other than OKAY arrives in this cycle.
+    error : Out(1), error_number : Out(8)
+        A response other than OKAY arrives in this cycle; the instruction whose response is next: how many were
+        accepted before it (modulo 2^8).
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -67,7 +70,7 @@ class StoreEngine(wiring.Component):
             "read": Out(BankReadSignature(8 * config.scratch_word_bytes)),
             "read_ready": In(1),
             "idle": Out(1),
-            "error": Out(1),
+            "error": Out(1), "error_number": Out(NUMBER_BITS),
         })
 
     def elaborate(self, platform):
@@ -93,6 +96,7 @@ class StoreEngine(wiring.Component):
         connect_stream(m, rows.o, unpacker.i_row)
         self.connect_addresses(m, bursts.o, unpacker)
         self.connect_data(m, unpacker)
+        self.number_bursts(m, requests.o)
         self.report(m, beats.o, unpacker)
         return m
 
@@ -138,6 +142,19 @@ class StoreEngine(wiring.Component):
             bursts.ready.eq(axi.awready & allowed),
             unpacker.allowed.eq(announced != 0),
             unpacker.settled.eq(in_flight == 0),
+        ]
+
+    def number_bursts(self, m: Module, segments) -> None:
+        """Remember for each burst without response which instruction it belongs to."""
+        m.submodules.numbers = numbers = SyncFIFO(width=NUMBER_BITS, depth=self.config.writes_outstanding)
+        requested, current = Signal(NUMBER_BITS), Signal(NUMBER_BITS)
+        with m.If(segments.valid & segments.ready):
+            m.d.sync += [current.eq(requested), requested.eq(requested + segments.payload.last)]
+        m.d.comb += [
+            numbers.w_data.eq(current),
+            numbers.w_en.eq(self.axi.awvalid & self.axi.awready),
+            numbers.r_en.eq(self.axi.bvalid & self.axi.bready),
+            self.error_number.eq(Mux(numbers.r_rdy, numbers.r_data, current)),
         ]
 
     def connect_data(self, m: Module, unpacker: Unpacker) -> None:

@@ -108,6 +108,21 @@ public:
     bool logging = false;
     Stalls stalls;
 
+    // A new run: counts from 0, no faults; what was left without an answer gets one.
+    void begin(bool log_writes) {
+        report = {};
+        log.clear();
+        logging = log_writes;
+        faults_.clear();
+        reads_accepted_ = writes_accepted_ = 0;
+        silent_ = false;
+    }
+
+    void fault(const Fault &fault) {
+        faults_.push_back(fault);
+        silent_ |= fault.response == kSilent;
+    }
+
     explicit Dram(const Settings &settings)
         : settings_(settings), reads_(settings.max_reads), addresses_(settings.max_writes),
           bursts_(settings.max_writes), beats_(power_of_two((settings.max_writes + 2) * kMaxBeats)),
@@ -182,10 +197,11 @@ private:
         uint64_t first_cycle;
         uint64_t address;
         uint32_t beats, sent, id, slot;
+        Fault fault;
     };
     struct Address {
         uint64_t cycle, address;
-        uint32_t beats, id;
+        uint32_t beats, id, response;
     };
     struct Burst {
         uint64_t last_cycle;
@@ -203,10 +219,12 @@ private:
         if (rvalid || reads_.empty() || !beat_allowed) return;
         Read &read = reads_.front();
         if (cycle < read.first_cycle || stalls.hold(Stalls::kR)) return;
+        bool faulty = read.fault.response && read.sent == std::min(read.fault.beat, read.beats - 1);
+        if (faulty && read.fault.response == kSilent && silent_) return;
         rvalid = true;
         rid = read.id;
         rlast = read.sent + 1 == read.beats;
-        rresp = inside(read.address + uint64_t{read.sent} * kBytes) ? 0 : 2;
+        rresp = faulty ? read.fault.response & 3 : inside(read.address + uint64_t{read.sent} * kBytes) ? 0 : 2;
         rdata = slot(read.slot) + read.sent * kBytes;
         rdata_changed = true;
     }
@@ -215,9 +233,11 @@ private:
         if (bvalid || bursts_.empty() || addresses_.empty()) return;
         uint64_t complete = std::max(bursts_.front().last_cycle, addresses_.front().cycle);
         if (cycle < complete + settings_.latency || stalls.hold(Stalls::kB)) return;
+        uint32_t response = addresses_.front().response;
+        if (response == kSilent && silent_) return;
         bvalid = true;
         bid = addresses_.front().id;
-        bresp = commit(addresses_.front(), bursts_.front()) ? 0 : 2;
+        bresp = response & 3 ? response : commit(addresses_.front(), bursts_.front()) ? 0 : 2;
         addresses_.pop();
         bursts_.pop();
         if (bursts_.empty()) rewind_beats();
@@ -237,10 +257,18 @@ private:
     Beat &at(size_t index) { return beats_[index & (beats_.size() - 1)]; }
     const Beat &at(size_t index) const { return beats_[index & (beats_.size() - 1)]; }
 
+    // The fault planned for transaction `index` of a channel; response 0 when there is none.
+    Fault planned(uint32_t channel, uint32_t index) const {
+        for (const Fault &fault : faults_)
+            if (fault.channel == channel && fault.index == index) return fault;
+        return {};
+    }
+
     void accept_read(uint64_t cycle, const AddressPins &ar) {
         check_burst(ar, kReadCrosses4K, kReadBurstShape, cycle);
         Read &read = reads_.push();
-        read = {cycle + settings_.latency, aligned(ar.address), ar.length + 1, 0, ar.id, next_slot_};
+        read = {cycle + settings_.latency, aligned(ar.address), ar.length + 1, 0, ar.id, next_slot_,
+                planned(kReadChannel, reads_accepted_++)};
         if (++next_slot_ == settings_.max_reads) next_slot_ = 0;
         uint8_t *to = slot(read.slot);
         for (uint32_t i = 0; i < read.beats; ++i) fetch(read.address + uint64_t{i} * kBytes, to + i * kBytes, cycle);
@@ -257,7 +285,8 @@ private:
 
     void accept_write(uint64_t cycle, const AddressPins &aw) {
         check_burst(aw, kWriteCrosses4K, kWriteBurstShape, cycle);
-        addresses_.push() = {cycle, aligned(aw.address), aw.length + 1, aw.id};
+        addresses_.push() = {cycle, aligned(aw.address), aw.length + 1, aw.id,
+                             planned(kWriteChannel, writes_accepted_++).response};
         report.last_beat_cycle = cycle;
     }
 
@@ -357,4 +386,7 @@ private:
     bool skip_ = false;  // shared beats: a read and a write went in one cycle, so the next gets none
     AddressPins stalled_ar_ = {}, stalled_aw_ = {};
     bool stalled_w_ = false;
+    std::vector<Fault> faults_;
+    uint32_t reads_accepted_ = 0, writes_accepted_ = 0;
+    bool silent_ = false;  // transactions that are to get no answer get none
 };

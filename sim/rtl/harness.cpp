@@ -65,9 +65,7 @@ public:
     }
 
     void begin(uint64_t stalls_seed, bool log_writes) {
-        dram_.report = {};
-        dram_.log.clear();
-        dram_.logging = log_writes;
+        dram_.begin(log_writes);
         dram_.stalls.seed(stalls_seed);
         events_.clear();
         read_beats_ = write_beats_ = 0;
@@ -242,6 +240,7 @@ void phonolith_destroy(void *machine) { delete static_cast<Machine *>(machine); 
 void phonolith_reset(void *machine) { cast(machine).reset(); }
 void phonolith_memory(void *machine, uint8_t *bytes, uint64_t size) { cast(machine).dram().memory(bytes, size); }
 void phonolith_begin(void *machine, uint64_t seed, int log_writes) { cast(machine).begin(seed, log_writes != 0); }
+void phonolith_fault(void *machine, const Fault *fault) { cast(machine).dram().fault(*fault); }
 int phonolith_write(void *machine, uint32_t address, uint32_t value) { return cast(machine).write(address, value); }
 int phonolith_read(void *machine, uint32_t address, uint32_t *value) { return cast(machine).read(address, value); }
 int phonolith_run(void *machine, uint64_t cycles) { return cast(machine).run(cycles); }

@@ -54,6 +54,18 @@ struct EventRecord {
     uint32_t levels;
 };
 
+// What goes wrong with transaction `index` (from 0 on, since phonolith_begin) of a channel. A failed write changes
+// nothing; a read fails in `beat`, or in its last beat if it has fewer.
+struct Fault {
+    uint32_t channel;  // enum FaultChannel
+    uint32_t index;
+    uint32_t response;  // 2: SLVERR, 3: DECERR, kSilent: none until the next phonolith_begin
+    uint32_t beat;
+};
+
+enum FaultChannel : uint32_t { kReadChannel, kWriteChannel };
+enum FaultResponse : uint32_t { kSilent = 4 };
+
 enum Protocol : uint64_t {
     kNone,
     kReadCrosses4K,
@@ -73,6 +85,7 @@ void phonolith_destroy(void *machine);
 void phonolith_reset(void *machine);
 void phonolith_memory(void *machine, uint8_t *bytes, uint64_t size);
 void phonolith_begin(void *machine, uint64_t stalls_seed, int log_writes);
+void phonolith_fault(void *machine, const Fault *fault);
 int phonolith_write(void *machine, uint32_t address, uint32_t value);
 int phonolith_read(void *machine, uint32_t address, uint32_t *value);
 int phonolith_run(void *machine, uint64_t cycles);  // 1: irq is high; 0: it is not after that many cycles

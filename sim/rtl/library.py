@@ -43,12 +43,19 @@ class MemoryView(ctypes.Structure):
                 ("stride", ctypes.c_uint64)]
 
 
+class Fault(ctypes.Structure):
+    """``struct Fault``."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in ("channel", "index", "response", "beat")]
+
+
 SIGNATURES = {
     "create": (ctypes.c_void_p, [ctypes.POINTER(Settings)]),
     "destroy": (None, [ctypes.c_void_p]),
     "reset": (None, [ctypes.c_void_p]),
     "memory": (None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]),
     "begin": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]),
+    "fault": (None, [ctypes.c_void_p, ctypes.POINTER(Fault)]),
     "write": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32]),
     "read": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]),
     "run": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
@@ -112,6 +119,10 @@ class Harness:
         """Start a new report and write log; stall at random from ``stalls_seed`` on, or never."""
         seed = 0 if stalls_seed is None else stalls_seed + 1
         self._library.phonolith_begin(self._handle, seed, log_writes)
+
+    def fault(self, channel: int, index: int, response: int, beat: int) -> None:
+        """Plan a fault for one transaction of the run that `begin` has begun."""
+        self._library.phonolith_fault(self._handle, ctypes.byref(Fault(channel, index, response, beat)))
 
     def write(self, address: int, value: int) -> None:
         """Write a register over AXI4-Lite."""

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from phonolith.sim.rtl.counters import read_counters, read_engines
 from phonolith.sim.rtl.library import PROTOCOL_TEXT, Harness, Settings
 
 START, CLEAR = 1, 2
+CHANNELS = ("read", "write")
 DONE_BIT, ERROR_BIT = 2, 4
 DEFAULT_MAX_CYCLES = 1_000_000_000
 # Without a single transfer on the bus for this long, a program has stopped: the longest computation on operands that
@@ -23,6 +25,35 @@ QUIET_CYCLES = 4_000_000
 # Between slices Python sees Ctrl-C.
 SLICE_CYCLES = 250_000
 IMAGE_ALIGNMENT = 64
+
+
+class Response(IntEnum):
+    """How the bus answers a transaction that is to fail; NONE: not before the next run."""
+
+    SLVERR = 2
+    DECERR = 3
+    NONE = 4
+
+
+@dataclass(frozen=True)
+class BusFault:
+    """One transaction that is to fail.
+
+    Parameters
+    ----------
+    channel : str
+        ``"read"`` or ``"write"``.
+    index : int
+        Which transaction of the channel, counted from 0 in the run.
+    response : Response
+    beat : int
+        In which beat a read fails (its last one, if it has fewer). A failed write changes nothing.
+    """
+
+    channel: str
+    index: int
+    response: Response = Response.SLVERR
+    beat: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,13 +157,13 @@ class RtlMachine:
         self._harness.close()
 
     def reset(self) -> None:
-        """Reset the accelerator: needed only to start from a known state; a failed run does it by itself."""
+        """Reset the accelerator and the bus: needed only to start from a known state, or when the bus is stuck."""
         self._harness.reset()
         self._needs_reset = False
 
     def run(self, image: np.ndarray, program_address: int, args: tuple[int, ...] = (), *,
             max_cycles: int = DEFAULT_MAX_CYCLES, stalls_seed: int | None = None, log_writes: bool = False,
-            quiet_cycles: int = QUIET_CYCLES) -> RunResult:
+            quiet_cycles: int = QUIET_CYCLES, faults: tuple[BusFault, ...] = ()) -> RunResult:
         """Run the program at ``program_address`` of a DRAM image to its end.
 
         Parameters
@@ -151,6 +182,8 @@ class RtlMachine:
             Record every write beat.
         quiet_cycles : int
             Give up after that many cycles without any transfer on the bus.
+        faults : tuple of BusFault
+            Transactions that are to fail.
 
         Raises
         ------
@@ -162,12 +195,12 @@ class RtlMachine:
         self._needs_reset = True
         memory = padded(image)
         self._harness.memory(memory)
-        self._start(program_address, args, stalls_seed, log_writes)
+        self._start(program_address, args, stalls_seed, log_writes, faults)
         cpu_seconds, clocked = self._clock(max_cycles, quiet_cycles)
         report = self._harness.report()
         self._check_protocol(report)
         result = self._result(memory[:image.size], report, cpu_seconds, clocked, log_writes)
-        self._needs_reset = not result.done
+        self._needs_reset = False
         return result
 
     def memories(self) -> dict[str, np.ndarray]:
@@ -177,14 +210,25 @@ class RtlMachine:
         """
         return self._harness.memories()
 
+    def interrupt(self, image: np.ndarray, program_address: int, args: tuple[int, ...] = (), *, cycles: int,
+                  stalls_seed: int | None = None) -> None:
+        """Start a program as :meth:`run` does and reset the accelerator (and the bus) after ``cycles`` cycles."""
+        self._harness.memory(padded(image))
+        self._start(program_address, args, stalls_seed, False, ())
+        self._harness.run(cycles)
+        self.reset()
+
     def read_register(self, address: int) -> int:
         """Read one 32-bit register."""
         return self._harness.read(address)
 
-    def _start(self, program_address: int, args: tuple[int, ...], stalls_seed: int | None, log_writes: bool) -> None:
+    def _start(self, program_address: int, args: tuple[int, ...], stalls_seed: int | None, log_writes: bool,
+               faults: tuple[BusFault, ...]) -> None:
         harness = self._harness
         harness.write(registers.CONTROL, CLEAR)
         harness.begin(stalls_seed, log_writes)
+        for fault in faults:
+            harness.fault(CHANNELS.index(fault.channel), fault.index, fault.response, fault.beat)
         harness.write(registers.PROGRAM, program_address)
         for index, value in enumerate((*args, 0, 0, 0, 0)[:4]):
             harness.write(registers.ARGUMENT_BASE + 4 * index, value & 0xFFFFFFFF)

@@ -11,7 +11,8 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.fetch import Fetch
 from phonolith.hw.isa import BY_MNEMONIC, encode_value
 from phonolith.hw.layouts import AxiReadSignature
-from phonolith.hw.sequencer import Error, Sequencer
+from phonolith.hw.quiesce import Error
+from phonolith.hw.sequencer import Sequencer
 
 CONFIG = MachineConfig()
 
@@ -65,33 +66,36 @@ async def memory(ctx, bench, words, latency, failing):
         cycle += 1
 
 
-def run(words, arguments=(), latency=5, failing=None, limit=3000):
-    """Run a program; return (queue words by engine, error, instruction address, instructions)."""
+def run(words, arguments=(), latency=5, failing=None, limit=3000, tile_left=0):
+    """Run a program; return (queue words by engine, error, instruction address, positions of the instructions)."""
     bench = Bench()
     queues = {port: [] for port in range(4)}
-    result = {}
+    result, positions = {}, []
 
     async def main(ctx):
         sequencer = bench.sequencer
         for n, value in enumerate(arguments):
             ctx.set(sequencer.arguments[n], value)
         ctx.set(sequencer.drained, 1)
+        ctx.set(sequencer.tile_left, tile_left)
         for port in range(4):
             ctx.set(sequencer.queues[port].ready, 1)
         ctx.set(sequencer.start, 1)
         await ctx.tick()
         ctx.set(sequencer.start, 0)
         for _ in range(limit):
-            sampled = [sequencer.finished]
+            sampled = [sequencer.ended, sequencer.failed, sequencer.code, sequencer.address, sequencer.decoded,
+                       sequencer.position]
             for queue in sequencer.queues:
                 sampled += [queue.valid, queue.payload]
-            _, _, finished, *words_now = await ctx.tick().sample(*sampled)
+            _, _, ended, failed, code, address, decoded, position, *words_now = await ctx.tick().sample(*sampled)
+            if decoded:
+                positions.append(position)
             for port in range(4):
                 if words_now[2 * port]:
                     queues[port].append(words_now[2 * port + 1])
-            if finished:
-                result.update(error=ctx.get(sequencer.error), address=ctx.get(sequencer.instruction_address),
-                              count=ctx.get(sequencer.instructions))
+            if ended or failed:
+                result.update(error=code if failed else Error.NONE, address=address)
                 return
         raise AssertionError("the program did not finish")
 
@@ -103,7 +107,7 @@ def run(words, arguments=(), latency=5, failing=None, limit=3000):
     simulator.add_testbench(main)
     simulator.add_testbench(answer, background=True)
     simulator.run()
-    return queues, result["error"], result["address"], result["count"]
+    return queues, result["error"], result["address"], positions
 
 
 def rowop(*values: int, **masks: int) -> list[int]:
@@ -115,9 +119,9 @@ def test_operands_are_register_plus_immediate():
                *instruction("SET", encode_value(0, 7), 0xFFFFFFF0),
                *rowop(encode_value(-3), encode_value(5, 7), encode_value(0, 2), encode_value(9, 31), wait=5, signal=9),
                header("END")]
-    queues, error, _, count = run(program, arguments=(11, 22, 33, 44))
+    queues, error, _, positions = run(program, arguments=(11, 22, 33, 44))
     assert error == Error.NONE
-    assert count == 3
+    assert positions == [1, 4, 9]
     assert queues[2] == [header("ROWOP", wait=5, signal=9), 0xFFFFFFFD, 0xFFFFFFF5, 22, 9]
 
 
@@ -148,14 +152,16 @@ def test_register_zero_stays_zero_and_branch_equal_skips():
     program = [CONFIG.hash_word, *instruction("SET", encode_value(0, 0), 77),
                *instruction("BRANCH_EQUAL", encode_value(0), encode_value(0, 0), 13),
                *rowop(*[encode_value(1)] * 4), header("END"), header("END")]
-    queues, error, _, count = run(program)
-    assert (error, queues[2], count) == (Error.NONE, [], 3)
+    queues, error, _, positions = run(program)
+    assert (error, queues[2], positions) == (Error.NONE, [], [1, 4, 13])
 
 
 @pytest.mark.parametrize(("program", "expected", "address"), [
     ([CONFIG.hash_word ^ 1, 0], Error.WRONG_CONFIGURATION, 0),
     ([CONFIG.hash_word, 63, 0], Error.ILLEGAL_INSTRUCTION, 1),
     ([CONFIG.hash_word, *instruction("SHIFT", 0, encode_value(1), encode_value(32)), 0], Error.ILLEGAL_INSTRUCTION, 1),
+    ([CONFIG.hash_word, *rowop(*[0] * 4), *instruction("LOAD", 5, *[0] * 10)], Error.ILLEGAL_INSTRUCTION, 6),
+    ([CONFIG.hash_word, *rowop(*[0] * 4), *instruction("MATMUL", *[0] * 8)], Error.ILLEGAL_INSTRUCTION, 6),
 ])
 def test_errors_stop_the_program(program, expected, address):
     _, error, where, _ = run(program)
@@ -171,3 +177,7 @@ def test_a_failed_read_stops_the_program_where_it_is_needed():
 
 def test_a_prefetch_beyond_the_end_may_fail():
     assert run([CONFIG.hash_word, header("END")], failing=4)[1] == Error.NONE
+
+
+def test_a_tile_left_in_the_array_is_an_error():
+    assert run([CONFIG.hash_word, *rowop(*[0] * 4), header("END")], tile_left=1)[1:3] == (Error.TILE_NOT_TAKEN, 6)

@@ -57,13 +57,14 @@ def test_program_for_another_machine_is_refused():
     assert np.array_equal(result.image, case.image)
 
 
-def test_wait_that_nobody_signals_is_reported_as_a_hang():
+def test_program_without_end_is_reported_as_a_hang():
     config = MachineConfig().with_array("8x8")
-    words = [config.hash_word, *instruction("MATMUL", wait=1, row_tiles=1, column_tiles=1, k=1), *instruction("END")]
+    words = [config.hash_word, *instruction("MATMUL", wait=1, row_tiles=1, column_tiles=1, k=1),
+             *instruction("BRANCH_EQUAL", target=10)]
     image = np.zeros(1 << 12, np.uint8)
     image[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, "<u4").view(np.uint8)
     with pytest.raises(PhonolithError, match="'token': [1-9]") as caught:
-        machine("8x8").run(image, PROGRAM, quiet_cycles=10_000)
+        machine("8x8").run(image, PROGRAM, max_cycles=10_000)
     assert caught.value.kind == "hang"
 
 
