@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.history import HISTORY, POSITION_BITS
 from phonolith.reports import sram_area
 from phonolith.reports.liberty import read_library
 from phonolith.reports.sources import hardware_sources
@@ -32,7 +33,7 @@ BLOCKS = tuple((block, re.compile(pattern)) for block, pattern in (
     ("store", r"phonolith_top\.store(\.|$)"),
     ("fetch", r"phonolith_top\.(fetch|arbiter)"),
     ("sequencer", r"phonolith_top\.sequencer"),
-    ("dispatch", r"phonolith_top\.(\w+_dispatcher|semaphores)"),
+    ("dispatch", r"phonolith_top\.(\w+_dispatcher|semaphores|supervisor|faults|watchdog|history|(read|write)_gate)"),
     ("registers", r"phonolith_top\.registers"),
     ("scratchpad_control", r"phonolith_top\.scratchpad"),
     ("bank_control", r"phonolith_top\.(activation_bank|weight_bank|parameters)"),
@@ -45,6 +46,7 @@ MEMORIES = tuple((block, re.compile(pattern)) for block, pattern in (
     ("sram_parameters", r"phonolith_top\.parameters"),
     ("sram_tables", r"phonolith_top\.vector\.table_"),
     ("sram_queues", r"phonolith_top\.(\w+_dispatcher|fetch)"),
+    ("sram_history", r"phonolith_top\.history"),
 ))
 
 
@@ -154,6 +156,7 @@ def builtin_memories(config: MachineConfig) -> dict[str, tuple[int, Memory]]:
         "sram_parameters": (1, Memory(config.parameter_depth, 8 * config.parameter_word_bytes)),
         "sram_tables": (config.columns, Memory(256, 8)),
         "sram_queues": (4, Memory(config.queue_words - 1, 32)),
+        "sram_history": (1, Memory(HISTORY, POSITION_BITS + 2)),
     }
 
 
