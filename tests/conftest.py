@@ -1,5 +1,6 @@
 """Where tests find data that is not in the repository."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                      help="Free Spoken Digit Dataset recordings, {digit}_{speaker}_{take}.wav")
     parser.addoption("--liberty", type=Path, default=DATA / "liberty", metavar="DIR",
                      help="folder of standard-cell libraries, *.lib or *.lib.gz")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Let processes that tests start be interrupted: a shell's background job ignores SIGINT, and children inherit it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
