@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
-    """Let processes that tests start be interrupted: a shell's background job ignores SIGINT, and children inherit it."""
+    """Let processes that tests start be interrupted: a background job, and so its children, ignores SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
