@@ -40,6 +40,18 @@ def accesses(instruction: Resolved, config: MachineConfig) -> list[Access]:
     return [access for access in found if access.low < access.high]
 
 
+def can_be_followed(instruction: Resolved, config: MachineConfig) -> bool:
+    """Tell whether an instruction is a LOAD of weights that the array can follow word by word (early signals)."""
+    if instruction.instruction.mnemonic != "LOAD":
+        return False
+    o, control = instruction.operands, instruction.control
+    if control["target"] != Target.WEIGHT or not control["bank_per_word"] or control["transpose"]:
+        return False
+    low, high = bank_interval(instruction, o["outer_count"] * o["inner_count"],
+                              o["segment_count"] * o["segment_bytes"], config)
+    return 0 < o["row_words"] == high - low
+
+
 def strided(base: int, count: int, pitch: int, width: int) -> tuple[int, int]:
     """Return the interval of ``count`` pieces of ``width``, ``pitch`` apart; empty when there are none."""
     if count <= 0 or width <= 0:

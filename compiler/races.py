@@ -11,8 +11,8 @@ import numpy as np
 
 from phonolith.compiler.assembler import ENGINES, SEMAPHORE_LIMIT, mask_names
 from phonolith.compiler.disassembler import Resolved, trace
-from phonolith.compiler.footprint import Memory, accesses
-from phonolith.compiler.synchronize import FENCED, NEVER, Clock, History
+from phonolith.compiler.footprint import Memory, accesses, can_be_followed
+from phonolith.compiler.synchronize import BEGUN, FENCED, NOTHING, Clock, History, Token, join
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Queue, Source
@@ -28,8 +28,11 @@ def find_races(words: np.ndarray, config: MachineConfig) -> list[str]:
         touched = accesses(instruction, config)
         for access in touched:
             for engine, earlier in histories[access.memory].conflicts(access).items():
-                fenced = access.memory is Memory.DRAM and engine == Queue.STORE
-                known = clocks[index][FENCED if fenced else engine]
+                known = clocks[index][engine]
+                if access.memory is Memory.DRAM and engine == Queue.STORE:
+                    known = clocks[index][FENCED]
+                elif instruction.queue is Queue.ARRAY and can_be_followed(instructions[earlier], config):
+                    known = clocks[index][BEGUN]
                 if engine != instruction.queue and known < earlier:
                     found.append(f"{describe(instruction)} may overtake {describe(instructions[earlier])} "
                                  f"in {access.memory.name} {access.low}..{access.high - 1}")
@@ -43,42 +46,48 @@ def describe(instruction: Resolved) -> str:
     return f"{instruction.instruction.mnemonic} at word {instruction.position}"
 
 
-def pair_tokens(instructions: list[Resolved]) -> dict[int, list[tuple[int, int]]]:
-    """Return per semaphore the instruction indices (signalling, waiting), in the order of the tokens.
+def early_signals(instruction: Resolved) -> int:
+    """Return the mask of semaphores that an instruction raises when it begins to write."""
+    return instruction.control["early"] if instruction.queue is Queue.LOAD else 0
+
+
+def pair_tokens(instructions: list[Resolved]) -> dict[int, list[Token]]:
+    """Return the tokens of each semaphore in order.
 
     ValueError when a wait has no signal before it in program order.
     """
-    signals: dict[int, list[int]] = {bit: [] for bit in range(isa.SEMAPHORES)}
-    tokens: dict[int, list[tuple[int, int]]] = {bit: [] for bit in range(isa.SEMAPHORES)}
+    signals: dict[int, list[tuple[int, bool]]] = {bit: [] for bit in range(isa.SEMAPHORES)}
+    tokens: dict[int, list[Token]] = {bit: [] for bit in range(isa.SEMAPHORES)}
     for index, instruction in enumerate(instructions):
         for bit, used in tokens.items():
             if instruction.wait >> bit & 1:
                 if len(signals[bit]) <= len(used):
                     name = mask_names(1 << bit)[0]
                     raise ValueError(f"{describe(instruction)} waits for {name}, which nothing signals")
-                used.append((signals[bit][len(used)], index))
+                signal, early = signals[bit][len(used)]
+                used.append(Token(signal, index, early))
+            if early_signals(instruction) >> bit & 1:
+                signals[bit].append((index, True))
             if instruction.signal >> bit & 1:
-                signals[bit].append(index)
+                signals[bit].append((index, False))
     return tokens
 
 
 def happens_before(instructions: list[Resolved]) -> list[Clock]:
     """Return for every instruction, per engine, the latest instruction known complete when it starts."""
-    waits: dict[int, list[int]] = {}
+    waits: dict[int, list[Token]] = {}
     for tokens in pair_tokens(instructions).values():
-        for signal, wait in tokens:
-            waits.setdefault(wait, []).append(signal)
-    latest: dict[Queue, Clock] = {engine: (NEVER,) * (len(ENGINES) + 1) for engine in ENGINES}
+        for token in tokens:
+            waits.setdefault(token.wait, []).append(token)
+    latest: dict[Queue, Clock] = {engine: NOTHING for engine in ENGINES}
     clocks: list[Clock] = []
     for index, instruction in enumerate(instructions):
-        known = list(latest[instruction.queue])
-        for signal in waits.get(index, ()):
-            producer = instructions[signal]
-            known = [max(pair) for pair in zip(known, clocks[signal], strict=True)]
-            known[producer.queue] = max(known[producer.queue], signal)
-            if producer.queue is Queue.STORE and producer.control["fence"]:
-                known[FENCED] = max(known[FENCED], signal)
-        clocks.append(tuple(known))
+        known = latest[instruction.queue]
+        for token in waits.get(index, ()):
+            producer = instructions[token.signal]
+            fenced = producer.queue is Queue.STORE and bool(producer.control["fence"])
+            known = join(known, clocks[token.signal], token, producer.queue, fenced)
+        clocks.append(known)
         latest[instruction.queue] = clocks[-1]
     return clocks
 
@@ -100,9 +109,9 @@ def overflows(instructions: list[Resolved], clocks: list[Clock]) -> list[str]:
     found = []
     for bit, tokens in pair_tokens(instructions).items():
         for late, early in zip(tokens[SEMAPHORE_LIMIT:], tokens, strict=False):
-            consumer = instructions[early[1]].queue
-            if clocks[late[0]][consumer] < early[1]:
-                found.append(f"{describe(instructions[late[0]])} may overflow {mask_names(1 << bit)[0]}")
+            consumer = instructions[early.wait].queue
+            if clocks[late.signal][consumer] < early.wait:
+                found.append(f"{describe(instructions[late.signal])} may overflow {mask_names(1 << bit)[0]}")
     return found
 
 
@@ -158,7 +167,7 @@ class Liveness:
             return self.start(engine, head)
         if engine.tiles_left > 0:
             return self.handle_tile(engine, queue)
-        self.semaphores = [s + (head.signal >> bit & 1) for bit, s in enumerate(self.semaphores)]
+        self.give(head.signal)
         engine.queue.popleft()
         engine.tiles_left = None
         return True
@@ -169,8 +178,13 @@ class Liveness:
         if min(taken) < 0:
             return False
         self.semaphores = taken
+        self.give(early_signals(head))
         engine.tiles_left = self.tiles(head)
         return True
+
+    def give(self, mask: int) -> None:
+        """Raise semaphores."""
+        self.semaphores = [s + (mask >> bit & 1) for bit, s in enumerate(self.semaphores)]
 
     def tiles(self, instruction: Resolved) -> int:
         """Return how many tiles an instruction makes or takes."""

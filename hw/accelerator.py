@@ -85,7 +85,7 @@ class Accelerator(wiring.Component):
         m.submodules.history = clear(self.history)
         self.sequencer = Sequencer(config=config)
         m.submodules.sequencer = ResetInserter(self.supervisor.halt)(self.sequencer)
-        m.submodules.semaphores = self.semaphores = Semaphores(ports=len(ENGINE_INSTRUCTIONS))
+        m.submodules.semaphores = self.semaphores = Semaphores(ports=len(ENGINE_INSTRUCTIONS) + 1)
         self.dispatchers = []
         for name, mnemonics in zip(registers.ENGINES, ENGINE_INSTRUCTIONS, strict=True):
             dispatcher = Dispatcher(instructions=tuple(isa.BY_MNEMONIC[each] for each in mnemonics),
@@ -149,7 +149,7 @@ class Accelerator(wiring.Component):
             faults.load_number.eq(self.load.error_number),
             faults.store_failed.eq(self.store.error),
             faults.store_number.eq(self.store.error_number),
-            faults.overflow.eq(self.semaphores.overflow),
+            faults.overflow.eq(self.semaphores.overflow[:-1] | self.semaphores.overflow[-1]),
             faults.underflow.eq(self.semaphores.underflow),
             faults.rejected.eq(sequencer.failed),
             faults.rejected_code.eq(sequencer.code),
@@ -192,12 +192,21 @@ class Accelerator(wiring.Component):
         connect(m, self.dispatchers[2].i0, self.vector.instruction_vector)
         connect(m, self.dispatchers[2].i1, self.vector.instruction_row)
         connect(m, self.dispatchers[3].i0, self.store.instruction)
+        self.connect_chain(m)
         idle = Cat(*(each.idle for each in self.dispatchers))
         busy = Cat(*(engine.status.busy for engine in self.engines))
         m.d.comb += [
             self.semaphores.clear.eq(self.supervisor.begin | self.supervisor.clear),
             self.sequencer.drained.eq(idle.all() & ~busy.any() & self.store.idle),
             self.sequencer.tile_left.eq(self.array.drain.valid),
+        ]
+
+    def connect_chain(self, m):
+        """The array may follow a LOAD into the weight memory: that is what early signals are for."""
+        connect(m, self.load.chain, self.array.chain)
+        m.d.comb += [
+            self.semaphores.signal_mask[len(self.engines)].eq(self.load.early_mask),
+            self.semaphores.give[len(self.engines)].eq(self.load.early),
         ]
 
     def connect_data(self, m):

@@ -9,6 +9,7 @@ from phonolith.hw.isa import BY_MNEMONIC, MATMUL_CONTROL
 from phonolith.hw.layouts import (
     ADDRESS_BITS,
     BankReadSignature,
+    ChainSignature,
     DrainSignature,
     EngineStatusSignature,
     instruction_stream,
@@ -173,6 +174,9 @@ class ArrayEngine(wiring.Component):
     reader, at the earliest in the cycle of ``drain.start`` itself (``stalled_drain`` until then). Row r, read r cycles
     after the start, is overwritten 4 + r cycles after the launch or later.
 
+    Chaining: a step that would read a weight word which a LOAD that signalled early has still to write waits for it
+    (``stalled_dram``).
+
     Latency, from the cycle in which an instruction is accepted: bank 0 is read 1 cycle later, and the first tile is
     ``drain.valid`` after ``k + C + 3`` cycles. Initiation interval of tiles, within and across instructions, with a
     reader that starts at once: ``max(k, R, C + 3)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is
@@ -193,6 +197,7 @@ class ArrayEngine(wiring.Component):
     activation_read : Out(R x BankReadSignature), weight_read : Out(C x BankReadSignature)
         Words of WB bytes.
     drain : Out(DrainSignature)
+    chain : In(ChainSignature)
     """
 
     def __init__(self, *, config: MachineConfig, twin: bool = False):
@@ -205,6 +210,7 @@ class ArrayEngine(wiring.Component):
             "activation_read": Out(bank).array(config.rows),
             "weight_read": Out(bank).array(config.columns),
             "drain": Out(DrainSignature(config)),
+            "chain": In(ChainSignature()),
         })
 
     def elaborate(self, platform):
@@ -214,6 +220,7 @@ class ArrayEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.instruction), walk.instruction)
         issue = Signal()
         m.d.comb += issue.eq(walk.step.valid & walk.step.ready)
+        self.follow_chain(m, walk.step.payload)
         self.connect_drain(m, walk.step, issue, array)
         self.report(m, walk.step, issue, array)
         step = walk.step.payload
@@ -236,6 +243,13 @@ class ArrayEngine(wiring.Component):
             m.d.comb += weight.eq(select_byte(port.data, index))
         return m
 
+    def follow_chain(self, m: Module, step) -> None:
+        """Hold back a step that reads a weight word too early."""
+        self.undrained, self.unwritten = Signal(), Signal()
+        chain = self.chain
+        m.d.comb += self.unwritten.eq(chain.active & step.read & (step.weight_address >= chain.frontier)
+                                      & (step.weight_address < chain.end))
+
     def connect_drain(self, m: Module, step, issue, array: SystolicArray) -> None:
         """Apply the launch rule and raise ``drain.valid`` when row 0 of a launched tile is complete."""
         started = Signal()
@@ -244,7 +258,8 @@ class ArrayEngine(wiring.Component):
         last = step.payload.last
         m.d.comb += [
             started.eq(self.drain.valid & self.drain.start),
-            step.ready.eq(~last | ~waiting | started),
+            self.undrained.eq(last & waiting & ~started),
+            step.ready.eq(~self.undrained & ~self.unwritten),
             array.row.eq(self.drain.row),
             self.drain.data.eq(array.data),
         ]
@@ -270,7 +285,8 @@ class ArrayEngine(wiring.Component):
             array.enable.eq(crossing != 0),
             self.status.done.eq(reading[-1]),
             self.status.busy.eq(step.valid | array.enable),
-            self.status.stalled_drain.eq(step.valid & ~step.ready),
+            self.status.stalled_dram.eq(step.valid & self.unwritten),
+            self.status.stalled_drain.eq(step.valid & self.undrained & ~self.unwritten),
         ]
 
 

@@ -59,6 +59,21 @@ class DrainSignature(wiring.Signature):
         })
 
 
+class ChainSignature(wiring.Signature):
+    """How far a LOAD has come that signals early, seen from the LOAD engine.
+
+    Members
+    -------
+    active : Out(1)
+        From the cycle of its early signals until its last word is accepted.
+    frontier, end : Out(16)
+        While ``active``, the weight words from ``frontier`` to ``end`` (exclusive) are still to be written.
+    """
+
+    def __init__(self):
+        super().__init__({"active": Out(1), "frontier": Out(ADDRESS_BITS), "end": Out(ADDRESS_BITS)})
+
+
 class EngineStatusSignature(wiring.Signature):
     """What an engine does in this cycle; at most one ``stalled_*`` at a time, and only while ``busy``.
 

@@ -5,9 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import BY_MNEMONIC, LOAD_CONTROL
+from phonolith.hw.isa import BY_MNEMONIC, LOAD_CONTROL, SEMAPHORES
 from phonolith.hw.layouts import (
     AxiReadSignature,
+    ChainSignature,
     EngineStatusSignature,
     instruction_stream,
     packed_layout,
@@ -59,6 +60,8 @@ class LoadEngine(wiring.Component):
         ``done``: the last unit of an instruction is accepted by ``write``.
     axi : Out(AxiReadSignature)
     write : Out(stream of write_layout)
+    early : Out(1), early_mask : Out(12), chain : Out(ChainSignature)
+        See :class:`Placer`.
     error : Out(1), error_number : Out(8)
         A beat with a response other than OKAY is accepted in this cycle; the instruction whose beat is next: how many
         were accepted before it (modulo 2^8).
@@ -71,6 +74,7 @@ class LoadEngine(wiring.Component):
             "status": Out(EngineStatusSignature()),
             "axi": Out(AxiReadSignature(config)),
             "write": Out(stream.Signature(write_layout(config))),
+            "early": Out(1), "early_mask": Out(SEMAPHORES), "chain": Out(ChainSignature()),
             "error": Out(1), "error_number": Out(NUMBER_BITS),
         })
 
@@ -97,6 +101,8 @@ class LoadEngine(wiring.Component):
         connect_stream(m, packer.o, placer.i)
         connect_stream(m, placements.o, placer.i_placement)
         connect_stream(m, placer.o, self.write)
+        wiring.connect(m, placer.chain, wiring.flipped(self.chain))
+        m.d.comb += [self.early.eq(placer.early), self.early_mask.eq(placer.early_mask)]
         self.connect_addresses(m, bursts.o)
         self.connect_data(m, beats.o, packer.i)
         self.report(m, beats.o, placer.done)
@@ -123,6 +129,7 @@ class LoadEngine(wiring.Component):
             placement.target.eq(control.target),
             placement.bank_per_word.eq(control.bank_per_word),
             placement.transpose.eq(control.transpose),
+            placement.early.eq(control.early),
             placement.base.eq(operands.base),
             placement.row_words.eq(operands.row_words),
             placement.columns.eq(operands.segment_bytes),

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Target
-from phonolith.hw.layouts import ADDRESS_BITS, write_layout
+from phonolith.hw.isa import SEMAPHORES, Target
+from phonolith.hw.layouts import ADDRESS_BITS, ChainSignature, write_layout
 from phonolith.hw.packer import unit_layout
 from phonolith.hw.segments import connect_stream
 from phonolith.hw.transposer import Transposer
@@ -17,7 +17,7 @@ TABLE_ENTRIES = 256
 def placement_layout(config: MachineConfig) -> data.StructLayout:
     """Where the rows of one LOAD go; ``columns`` counts bytes per row, for ``transpose``."""
     return data.StructLayout({
-        "target": 3, "bank_per_word": 1, "transpose": 1, "base": ADDRESS_BITS, "row_words": ADDRESS_BITS,
+        "target": 3, "bank_per_word": 1, "transpose": 1, "early": SEMAPHORES, "base": ADDRESS_BITS, "row_words": ADDRESS_BITS,
         "columns": range(config.dma_bytes + 1),
     })
 
@@ -40,6 +40,10 @@ class Placer(wiring.Component):
     o : Out(stream of write_layout)
     done : Out(1)
         The last unit of an instruction is accepted by ``o`` (or it had none).
+    early : Out(1), early_mask : Out(12)
+        An instruction begins, all before it are done: raise these semaphores.
+    chain : Out(ChainSignature)
+        Of the instruction whose units come now; a word that ``o`` accepts can be read from the next cycle on.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -49,6 +53,7 @@ class Placer(wiring.Component):
             "i": In(stream.Signature(unit_layout(config))),
             "o": Out(stream.Signature(write_layout(config))),
             "done": Out(1),
+            "early": Out(1), "early_mask": Out(SEMAPHORES), "chain": Out(ChainSignature()),
         })
 
     def elaborate(self, platform):
@@ -75,6 +80,7 @@ class Placer(wiring.Component):
             self.done.eq(accept & unit.payload.last),
             self.i_placement.ready.eq(~self.active | self.done),
         ]
+        self.report_chain(m)
         with m.If(accept):
             self.step(m, unit.payload.row_last)
         with m.If(self.i_placement.ready):
@@ -97,6 +103,22 @@ class Placer(wiring.Component):
         with m.Else():
             connect_stream(m, self.i, unit)
         return unit
+
+    def report_chain(self, m: Module) -> None:
+        """Say what a LOAD that signals early has still to write: all banks at an address before the next address."""
+        end = Signal(ADDRESS_BITS, reset_less=True)
+        new = Signal()
+        placement = self.i_placement.payload
+        with m.If(self.i_placement.ready & self.i_placement.valid):
+            m.d.sync += end.eq(placement.base + placement.row_words)
+        m.d.sync += new.eq(self.i_placement.ready & self.i_placement.valid)
+        m.d.comb += [
+            self.early.eq(new),
+            self.early_mask.eq(self.placement.early),
+            self.chain.active.eq(self.active & self.placement.early.any()),
+            self.chain.frontier.eq(self.address),
+            self.chain.end.eq(end),
+        ]
 
     def load(self) -> list:
         """Take over the next instruction's record."""

@@ -7,7 +7,7 @@ from phonolith.hw import isa
 ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
          "multiplier": isa.Multiplier, "saturate": isa.Saturate, "destination": isa.Destination,
          "reduce": isa.Reduce, "function": isa.RowFunction}
-FLAGS = ("bank_per_word", "transpose", "a_unsigned", "post_bias", "residual", "table", "table_signed",
+FLAGS = ("bank_per_word", "transpose", "early", "a_unsigned", "post_bias", "residual", "table", "table_signed",
          "destination_byte", "fence")
 # An instruction with one of these at zero moves nothing: its settings were not exercised.
 SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "row_tiles", "column_tiles",
@@ -17,10 +17,11 @@ IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "
            "destination_register")
 
 
-# What can hold an engine up: the array reads memories of its own, only array and vector engine share the drain.
+# What can hold an engine up: the array reads memories of its own, but may wait for words on their way from DRAM; only
+# array and vector engine share the drain.
 STALLS = {
     "load": ("token", "dram", "sram_port", "config"),
-    "array": ("token", "drain", "config"),
+    "array": ("token", "dram", "drain", "config"),
     "vector": ("token", "drain", "config"),
     "store": ("token", "dram", "sram_port", "config"),
 }
@@ -53,7 +54,7 @@ class Coverage:
             if name in ENUMS:
                 self.flags[f"{mnemonic}.{name}.{ENUMS[name](value).name}"] += 1
             elif name in FLAGS:
-                self.flags[f"{mnemonic}.{name}"] += value
+                self.flags[f"{mnemonic}.{name}"] += value != 0
 
     def stall(self, engines: dict[str, dict]) -> None:
         """Add the stalled cycles of one RTL run, by engine and cause.

@@ -165,6 +165,9 @@ class InstructionMaker:
         operands |= {"address": address, "row_words": self.integer(0, 6), "base": self.integer(0, 500)}
         operands["control"] = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word",
                                        transpose=pattern == "transpose")
+        if pattern == "bank_per_word" and self.chance(0.7):
+            words = rows * -(-row_bytes // self.config.word_bytes)
+            operands["row_words"] = -(-words // self.config.columns)
         issue = Issue("LOAD", {**operands})
         return issue if target == Target.TABLE else self.settle(issue, {"base": (Memory(target), True)})
 

@@ -122,9 +122,11 @@ class Lowering:
             row_bytes=rows.segment_bytes)
 
     def load_block(self, target: Target, address: int, size: int, base: int, bank_per_word: bool = False) -> None:
-        """Load contiguous bytes."""
+        """Load contiguous bytes; with ``bank_per_word`` the array may follow into the banks."""
+        banks = self.config.columns if bank_per_word else 0
+        row_words = -(-size // (self.config.word_bytes * banks)) if banks else 0
         self.emitter.load(target=target, address=address, base=base, segment_bytes=size,
-                          bank_per_word=bank_per_word)
+                          bank_per_word=bank_per_word, row_words=row_words)
 
     def load_table(self, table: np.ndarray) -> None:
         """Make the vector unit's table hold 256 bytes."""

@@ -42,6 +42,7 @@ def load(state: State, operands: dict[str, int], control: dict[str, int]) -> Non
     if rows.size == 0:
         return
     target = control["target"]
+    check_early(state, rows, operands, control)
     if target in (Target.ACTIVATION, Target.WEIGHT):
         banks = state.activation if target == Target.ACTIVATION else state.weight
         load_banks(state, banks, rows, operands, control)
@@ -52,6 +53,18 @@ def load(state: State, operands: dict[str, int], control: dict[str, int]) -> Non
             state.table[:len(row)] = row
     else:
         raise illegal(f"LOAD has no target {target}.")
+
+
+def check_early(state: State, rows: np.ndarray, operands: dict, control: dict) -> None:
+    """Refuse early signals of a LOAD that the array cannot follow word by word."""
+    if not control["early"]:
+        return
+    if control["target"] != Target.WEIGHT or not control["bank_per_word"] or control["transpose"]:
+        raise illegal("only a LOAD of weights with bank_per_word may signal early.")
+    words = len(rows) * -(-rows.shape[1] // state.config.word_bytes)
+    if operands["row_words"] != -(-words // state.config.columns):
+        raise illegal(f"a LOAD that signals early gives the words per bank that it writes as row_words: "
+                      f"{-(-words // state.config.columns)}, not {operands['row_words']}.")
 
 
 def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict, control: dict) -> None:

@@ -84,6 +84,8 @@ class Machine:
             following = self.sequence(instruction.mnemonic, operands, following)
         else:
             self.take_tokens(header["wait"], instruction.queue)
+            if instruction.mnemonic == "LOAD":
+                self.give_tokens(isa.unpack(isa.LOAD_CONTROL, operands["control"])["early"])
             self.execute(instruction, operands)
             self.give_tokens(header["signal"])
         if self.on_retire:

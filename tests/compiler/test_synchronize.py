@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from phonolith.compiler.assembler import SEMAPHORES, Emitter, Reg
 from phonolith.compiler.disassembler import trace
 from phonolith.compiler.pipeline import compile_graph
-from phonolith.compiler.races import find_deadlock, find_races
+from phonolith.compiler.races import find_deadlock, find_races, pair_tokens
 from phonolith.compiler.synchronize import synchronize
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
@@ -75,15 +75,23 @@ def test_removing_one_token_is_a_race():
     config = cases.MACHINES["8x8"]
     program = compile_graph(cases.linear(np.random.default_rng(0), 40, 20, residual=True, y="int16"), config, 30)
     instructions = trace(program.words)
-    tokens = [(i, bit) for i in instructions for bit in range(isa.SEMAPHORES) if i.wait >> bit & 1]
-    assert len(tokens) > 10
-    for waiting, bit in tokens:
-        earlier = [i for i in instructions if i.position < waiting.position and i.signal >> bit & 1]
-        used = sum(i.wait >> bit & 1 for i in instructions if i.position < waiting.position)
+    tokens = [(bit, token) for bit, tokens in pair_tokens(instructions).items() for token in tokens]
+    assert len(tokens) > 10 and len({token.early for _, token in tokens}) == 2
+    for bit, token in tokens:
         words = program.words.copy()
-        words[waiting.position] &= np.uint32(~(1 << isa.HEADER["wait"][0] + bit) & 0xFFFFFFFF)
-        words[earlier[used].position] &= np.uint32(~(1 << isa.HEADER["signal"][0] + bit) & 0xFFFFFFFF)
+        waiting, signalling = instructions[token.wait].position, instructions[token.signal].position
+        words[waiting] &= np.uint32(~(1 << isa.HEADER["wait"][0] + bit) & 0xFFFFFFFF)
+        field = isa.LOAD_CONTROL["early"] if token.early else isa.HEADER["signal"]
+        words[signalling + token.early] &= np.uint32(~(1 << field[0] + bit) & 0xFFFFFFFF)
         assert find_races(words, config)
+
+
+def test_a_product_follows_its_weights():
+    """It waits for the early signal of the LOAD, and a product that reads other words does not race with it either."""
+    config = cases.MACHINES["8x8"]
+    program = compile_graph(cases.linear(np.random.default_rng(0), 40, 20), config, 30)
+    early = [i for i in trace(program.words) if i.queue is Queue.LOAD and i.control["early"]]
+    assert early and all(i.control["target"] == isa.Target.WEIGHT for i in early)
 
 
 def test_removing_a_fence_is_a_race():
