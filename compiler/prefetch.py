@@ -15,7 +15,6 @@ from phonolith.compiler.lower.product import ProductSchedule
 from phonolith.hw.config import MachineConfig
 
 VIEWS = ("slice", "reshape")
-PIECE_BYTES = 4096
 
 
 def bus_beats(issue: Issue, config: MachineConfig) -> int:
@@ -80,7 +79,7 @@ class Prefetcher:
                 if product is None:
                     return False
                 with self.ctx.lowering(node):
-                    if product.prefetch(max(1, PIECE_BYTES // product.tile_bytes)):
+                    if product.prefetch():
                         return True
             elif node.op in PRODUCTS or node.op == "matmul":
                 return False
@@ -102,5 +101,5 @@ class Prefetcher:
             with self.ctx.lowering(node):
                 self.products[node.name] = PRODUCTS[node.op](self.ctx, node)
         first, *more = self.products[node.name]
-        fits = first.weights.region or self.ctx.weight.free >= first.weight_words + reserve
+        fits = first.weights.loaded or self.ctx.weight.free >= first.weight_words + reserve
         return first if first.keeps_columns and not more and fits else None

@@ -1,24 +1,40 @@
-"""How a matrix product is cut: row blocks, column groups, and the order of the steps.
+"""Tiling of matrix products: which pieces of both operands are on chip when, and in which order tiles are computed.
 
-One operand stays in its memory (in groups as large as fit) while the other streams through; the order with less
-DRAM traffic wins. See docs/isa.md for what a tile is.
+One operand is stationary: its pieces stay on chip, in groups as large as fit, while the pieces of the other stream
+through. Both begin small: a load unlocks as much work as the pieces already there, so the array starts after one
+tile of each operand, and what is loaded next is what unlocks most work per cycle of the bus. The direction of the stream alternates from
+group to group, so that the last piece of one is the first of the next. See docs/isa.md for what a tile is, and
+:mod:`phonolith.compiler.plan` for how sizes and the stationary operand are chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from phonolith.compiler.views import Block
 from phonolith.hw.config import MachineConfig
 
-# Array cycles a step should last, so that instruction overhead and latencies hide behind it.
-STEP_CYCLES = 512
 # A smaller block is worth this fraction of the array's rows: the first results come earlier.
 FILLED_ENOUGH = 0.98
 
 
 @dataclass(frozen=True)
 class ProductSize:
-    """What the tiling depends on: rows (two loops), columns, inner dimension, and the widths of results."""
+    """What the tiling depends on.
+
+    Parameters
+    ----------
+    outer, inner : int
+        Rows, in two loops.
+    columns, k, tile_columns : int
+        Columns, inner dimension, columns of a tile.
+    byte_results, has_parameters, has_residual : bool
+    most_rows : int
+        Rows of a step, at most.
+    rows_ready : bool
+        The rows are in DRAM from the start, not just being computed.
+    follows : bool
+        The array can follow the loading of columns word by word.
+    """
 
     outer: int
     inner: int
@@ -27,62 +43,189 @@ class ProductSize:
     tile_columns: int
     byte_results: bool
     has_parameters: bool
+    has_residual: bool
     most_rows: int
+    rows_ready: bool
+    follows: bool
 
     @property
     def tiles(self) -> int:
         """Column tiles."""
         return -(-self.columns // self.tile_columns)
 
+    def column_count(self, tiles: range) -> int:
+        """Return the columns of some tiles."""
+        return min(tiles.stop * self.tile_columns, self.columns) - tiles.start * self.tile_columns
+
+
+Piece = Block | range
+
+
+@dataclass(frozen=True)
+class Load:
+    """Bring a piece on chip: rows, or column tiles with their parameters."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Give a piece's place to others."""
+
+    piece: Piece
+
 
 @dataclass(frozen=True)
 class Step:
-    """One MATMUL: a row block times column tiles; groups say what is on chip together."""
+    """One MATMUL: a row block times column tiles."""
 
-    row_group: tuple[Block, ...]
     block: Block
-    column_group: range
     tiles: range
 
 
+Action = Load | Drop | Step
+
+
 @dataclass(frozen=True)
-class Plan:
-    """Groups of row blocks and of column tiles; the outermost groups stay while the others stream."""
+class Order:
+    """What is on chip when.
 
-    row_groups: tuple[tuple[Block, ...], ...]
-    column_groups: tuple[range, ...]
+    ``groups`` of stationary pieces, ``streamed`` pieces; ``rows_stay``: the stationary pieces are rows. ``all_stay``:
+    the streamed pieces stay as well. ``stationary_first``: the first piece loaded is stationary. ``most_ahead``:
+    work of the streamed pieces on chip, at most. ``weight``: a piece's work (in tiles) and its cost to load (in beats).
+    """
+
+    groups: tuple[tuple[Piece, ...], ...]
+    streamed: tuple[Piece, ...]
     rows_stay: bool
-    step_tiles: int
-    first_small: bool
+    all_stay: bool
+    stationary_first: bool
+    most_ahead: int
+    weight: Callable[[Piece], tuple[int, int]]
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps in order."""
-        if self.rows_stay:
-            pairs = [(rows, columns) for rows in self.row_groups for columns in self.column_groups]
-        else:
-            pairs = [(rows, columns) for columns in self.column_groups for rows in self.row_groups]
-        for rows, columns in pairs:
-            small = self.first_small and not self.rows_stay and rows is self.row_groups[0]
-            for block in rows:
-                yield from (Step(rows, block, columns, tiles)
-                            for tiles in pieces(columns, self.step_tiles, small))
+    def actions(self) -> Iterator[Action]:
+        """Yield loads, steps and drops in program order."""
+        return Traversal(self).run()
+
+    def work(self, pieces: Sequence[Piece]) -> int:
+        """Return the tiles of pieces of one operand."""
+        return sum(self.weight(piece)[0] for piece in pieces)
 
 
-def pieces(tiles: range, most: int, small: bool) -> Iterator[range]:
-    """Cut a range into pieces of at most ``most``; ``small``: 1, 1, 2, 4, ... so that work can start early."""
-    start, size = tiles.start, 1 if small else most
-    while start < tiles.stop:
-        stop = min(start + min(size, most), tiles.stop)
+class Traversal:
+    """State of a walk over all pairs of pieces.
+
+    ``present`` stationary pieces and ``resident`` streamed ones are on chip, ``waiting`` and ``to_stream`` are to come in this group;
+    of the next group ``upcoming`` ones are to come and ``early`` ones already on chip.
+    """
+
+    def __init__(self, order: Order):
+        self.order = order
+        self.waiting: list[Piece] = []
+        self.to_stream: list[Piece] = []
+        self.present: list[Piece] = []
+        self.resident: list[Piece] = []
+        self.upcoming: list[Piece] = []
+        self.early: list[Piece] = []
+        self.following: tuple[tuple[Piece, ...], ...] = ()
+
+    def run(self) -> Iterator[Action]:
+        """Yield all actions."""
+        for index, group in enumerate(self.order.groups):
+            early = self.early
+            self.early, self.following = [], self.order.groups[index + 1:index + 2]
+            self.present, self.waiting = [], [piece for piece in group if piece not in early]
+            self.upcoming = [piece for following in self.following for piece in following]
+            direction = self.order.streamed if index % 2 == 0 else self.order.streamed[::-1]
+            self.to_stream = [piece for piece in direction if piece not in self.resident]
+            for piece in early:
+                yield from self.meet(piece)
+            yield from self.group()
+        for piece in self.resident:
+            yield Drop(piece)
+
+    def group(self) -> Iterator[Action]:
+        """Yield what one group of stationary pieces needs; as these are given up, those of the next are loaded."""
+        while self.waiting or self.to_stream:
+            if self.next_is_stationary():
+                piece = self.waiting.pop(0)
+                yield Load(piece)
+                yield from self.meet(piece)
+            else:
+                piece = self.to_stream.pop(0)
+                yield Load(piece)
+                for stationary in self.present:
+                    yield self.step(stationary, piece)
+                    yield from self.give_up(stationary)
+                self.resident.append(piece)
+            yield from self.forget()
+
+    def next_is_stationary(self) -> bool:
+        """Choose the operand to load from next: the one whose piece unlocks more work per beat."""
+        if not self.waiting or not self.to_stream:
+            return bool(self.waiting)
+        if not self.present and not self.resident:
+            return self.order.stationary_first
+        there, here = self.order.work(self.resident), self.order.work(self.present)
+        if there + self.order.work(self.to_stream[:1]) > self.order.most_ahead and there:
+            return True
+        gains = []
+        for piece, others in ((self.waiting[0], there), (self.to_stream[0], here)):
+            work, beats = self.order.weight(piece)
+            gains.append(work * others / beats)
+        return gains[0] >= gains[1]
+
+    def meet(self, piece: Piece) -> Iterator[Action]:
+        """Compute a new stationary piece with all streamed ones on chip."""
+        self.present.append(piece)
+        for streamed in self.resident:
+            yield self.step(piece, streamed)
+        yield from self.give_up(piece)
+
+    def step(self, stationary: Piece, streamed: Piece) -> Step:
+        """Return the step of two pieces."""
+        rows, columns = (stationary, streamed) if self.order.rows_stay else (streamed, stationary)
+        assert isinstance(rows, Block) and isinstance(columns, range)
+        return Step(rows, columns)
+
+    def give_up(self, stationary: Piece) -> Iterator[Action]:
+        """Drop a stationary piece when nothing is left to stream; load one of the next group instead."""
+        if self.to_stream:
+            return
+        yield Drop(stationary)
+        if self.upcoming:
+            self.early.append(self.upcoming.pop(0))
+            yield Load(self.early[-1])
+
+    def forget(self) -> Iterator[Action]:
+        """Drop streamed pieces that have met all of the group; the last one stays if there is another group."""
+        if self.waiting or self.order.all_stay:
+            return
+        kept = 1 if self.following and not self.to_stream else 0
+        while len(self.resident) > kept:
+            yield Drop(self.resident.pop(0))
+
+
+def growing(count: int, most: int, small: bool) -> Iterator[range]:
+    """Cut ``range(count)`` into pieces of at most ``most``; ``small``: of 1, 1, 2, 4, ... so that work starts early."""
+    start, size = 0, 1 if small else most
+    while start < count:
+        stop = min(start + min(size, most), count)
         yield range(start, stop)
-        size = stop - tiles.start if small else most
+        size = stop if small else most
         start = stop
 
 
-def balanced(count: int, most: int) -> list[range]:
-    """Cut ``range(count)`` into the fewest nearly equal ranges of at most ``most``."""
-    parts = -(-count // most)
-    edges = [count * i // parts for i in range(parts + 1)]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+def row_pieces(size: ProductSize, most: int, small: bool, config: MachineConfig) -> list[Block]:
+    """Cut rows into blocks of at most ``most`` rows; ``small``: those beyond the last whole tile first, then growing."""
+    rows = config.rows
+    if size.outer > 1 or most < rows:
+        return row_blocks(size.outer, size.inner, most, most, rows)
+    ragged = size.inner % rows
+    tiles = [Block(0, 1, piece.start * rows, len(piece) * rows)
+             for piece in growing(size.inner // rows, most // rows, small)]
+    tail = [Block(0, 1, size.inner - ragged, ragged)] if ragged else []
+    return [*tail, *tiles] if small else [*tiles, *tail]
 
 
 def row_blocks(outer: int, inner: int, target: int, most: int, rows: int) -> list[Block]:
@@ -105,60 +248,14 @@ def filled(count: int, rows: int) -> float:
     return count / (-(-count // rows) * rows)
 
 
-def plan_product(size: ProductSize, config: MachineConfig, first_small: bool) -> Plan:
-    """Choose blocks, groups and order with the least DRAM traffic.
-
-    ``first_small`` starts on small pieces; it is of no use when the rows arrive last anyway. The inner dimension
-    must fit both operand memories (the caller checks).
-    """
-    words = -(-size.k // config.word_bytes)
-    row_room = config.activation_depth // words
-    column_room = config.weight_depth // words
-    if size.has_parameters:
-        column_room = min(column_room, config.parameter_depth)
-    blocks = choose_blocks(size, config, row_room, column_room)
-    step_tiles = choose_step_tiles(size, config, max(block.rows for block in blocks))
-    resident_columns = balanced(size.tiles, column_room)
-    resident_rows = group_blocks(blocks, row_room, config.rows)
-    weight_bytes = size.tiles * config.columns * words * config.word_bytes
-    row_bytes = size.outer * size.inner * size.k
-    rows_stay = (weight_bytes * len(resident_rows) + row_bytes
-                 < weight_bytes + row_bytes * len(resident_columns))
-    if not rows_stay:
-        return Plan(tuple((b,) for b in blocks), tuple(resident_columns), False, step_tiles, first_small)
-    streamed = min(step_tiles, max(1, column_room // 3))
-    return Plan(tuple(resident_rows), tuple(pieces(range(size.tiles), streamed, True)), True, step_tiles,
-                first_small)
-
-
-def choose_blocks(size: ProductSize, config: MachineConfig, row_room: int, column_room: int) -> list[Block]:
-    """Return row blocks that last about STEP_CYCLES and leave room for a second one."""
-    scratch_rows = config.scratch_bank_depth // 2
-    most = min(max(row_room // 2, 1) * config.rows, scratch_rows, size.most_rows)
-    row_tile_cycles = max(size.k, config.rows) * min(size.tiles, column_room)
-    target = min(-(-STEP_CYCLES // row_tile_cycles) * config.rows, most)
-    if target > config.rows:
-        target -= target % config.rows
-    return row_blocks(size.outer, size.inner, target, most, config.rows)
-
-
-def choose_step_tiles(size: ProductSize, config: MachineConfig, rows: int) -> int:
-    """Return the column tiles of one step whose results fit half a scratchpad bank."""
-    if size.tile_columns < config.columns:
-        return 1
-    words = config.scratch_bank_depth // 2 // rows
-    return max(1, 2 * words if size.byte_results else words)
-
-
-def group_blocks(blocks: list[Block], room: int, rows: int) -> list[tuple[Block, ...]]:
-    """Collect consecutive blocks into groups of at most ``room`` row tiles."""
-    groups: list[list[Block]] = []
+def grouped(pieces: Sequence[Piece], room: int, tiles: Callable[[Piece], int]) -> list[tuple[Piece, ...]]:
+    """Collect consecutive pieces into groups of at most ``room`` tiles."""
+    groups: list[list[Piece]] = []
     used = 0
-    for block in blocks:
-        tiles = -(-block.rows // rows)
-        if not groups or used + tiles > room:
+    for piece in pieces:
+        if not groups or used + tiles(piece) > room:
             groups.append([])
             used = 0
-        groups[-1].append(block)
-        used += tiles
+        groups[-1].append(piece)
+        used += tiles(piece)
     return [tuple(group) for group in groups]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from phonolith.compiler.allocate import Region, Ring
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.pack import tile_words
-from phonolith.compiler.tile import ProductSize, Step, plan_product
+from phonolith.compiler.plan import plan_product
+from phonolith.compiler.tile import Drop, Load, Piece, ProductSize, Step
 from phonolith.compiler.views import Block, Rows
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
@@ -59,45 +60,49 @@ class Product:
         return range(tiles.start * self.tile_columns, min(tiles.stop * self.tile_columns, self.columns))
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Where the operands of a step are."""
+class Shelf:
+    """What of one operand is on chip: each piece in a place of its own, or all of them together."""
 
-    a_base: int
-    w_base: int
-    residual: Region | None
-
-
-class Resident:
-    """What of one operand is on chip: a region for the current group, loaded piece by piece."""
-
-    def __init__(self, ctx: Lowering, ring: Ring):
+    def __init__(self, ctx: Lowering, ring: Ring, together: bool):
         self.ctx = ctx
         self.ring = ring
+        self.together = together
         self.region: Region | None = None
-        self.group: object = None
-        self.loaded: set = set()
+        self.regions: dict[Piece, Region] = {}
+        self.loaded: set[Piece] = set()
+        self.used = False
 
-    def enter(self, group: object, words: int) -> int:
-        """Make room for ``group``, giving up the previous one; return its base."""
-        if self.region is None or self.group is not group:
-            self.leave()
-            self.region = self.ctx.hold(self.ring, words)
-            self.group = group
-        return self.region.low
+    def base(self, piece: Piece, offset: int) -> int:
+        """Return the first word of a piece that is on chip; ``offset``: its distance from the first one."""
+        region = self.region if self.together else self.regions[piece]
+        assert region is not None
+        return region.low + (offset if self.together else 0)
+
+    def enter(self, piece: Piece, words: int, total: int) -> bool:
+        """Make room for a piece, or for all of them at the first; tell whether it has to be loaded."""
+        if piece in self.loaded:
+            return False
+        if not self.used and not self.ring.live:
+            self.ring.rewind()
+        self.used = True
+        self.loaded.add(piece)
+        if not self.together:
+            self.regions[piece] = self.ctx.hold(self.ring, words)
+        elif self.region is None:
+            self.region = self.ctx.hold(self.ring, total)
+        return True
+
+    def drop(self, piece: Piece) -> None:
+        """Give up a piece, unless all stay."""
+        if not self.together:
+            self.ring.release(self.regions.pop(piece))
+            self.loaded.discard(piece)
 
     def leave(self) -> None:
-        """Give up the region."""
-        if self.region is not None:
-            self.ring.release(self.region)
-        self.region = None
-        self.loaded = set()
-
-    def is_new(self, part: object) -> bool:
-        """Tell whether a part has not been loaded yet, and remember it."""
-        known = part in self.loaded
-        self.loaded.add(part)
-        return not known
+        """Give up everything."""
+        for region in (*self.regions.values(), *([self.region] if self.region else [])):
+            self.ring.release(region)
+        self.region, self.regions, self.loaded = None, {}, set()
 
 
 class ProductSchedule:
@@ -107,62 +112,78 @@ class ProductSchedule:
         self.ctx = ctx
         self.product = product
         self.words = tile_words(product.k, ctx.config)
-        self.rows = Resident(ctx, ctx.activation)
-        self.weights = Resident(ctx, ctx.weight)
-        self.parameters = Resident(ctx, ctx.parameter)
         self.check_room()
         size = ProductSize(
-            product.a.outer_count, product.a.inner_count, product.columns, product.k, product.tile_columns,
-            product.itemsize == 1, product.parameters is not None, product.most_rows or product.a.count)
-        self.plan = plan_product(size, ctx.config, first_small=product.rows_ready)
+            outer=product.a.outer_count, inner=product.a.inner_count, columns=product.columns, k=product.k,
+            tile_columns=product.tile_columns, byte_results=product.itemsize == 1,
+            has_parameters=product.parameters is not None, has_residual=product.residual is not None,
+            most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
+            follows=product.parameters is not None)
+        self.plan = plan_product(size, ctx.config)
+        self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
+        self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
+        self.parameters = Shelf(ctx, ctx.parameter, self.plan.columns_together)
+        self.offsets = self.row_offsets()
+        self.columns = self.plan.column_pieces()
 
     def emit(self, follow: Follow | None = None) -> None:
-        """Emit all steps; the operands of each are loaded while the array is busy with the one before.
+        """Emit the plan. ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad."""
+        loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
+        for action in self.plan.actions:
+            if isinstance(action, Step):
+                self.emit_step(action, follow)
+                if not loads:  # whose weights come next is for the prefetcher to say
+                    self.ctx.bus_is_free()
+            elif isinstance(action, Drop):
+                self.drop(action.piece)
+            elif isinstance(action.piece, range):
+                loads -= 1
+                self.load_columns(action.piece)
+            else:
+                self.load_rows(action.piece)
+        for shelf in (self.rows, self.weights, self.parameters):
+            shelf.leave()
 
-        ``follow(block, base, pitch)`` may emit what reads the results of a block while they are in the scratchpad.
-        """
-        steps = list(self.plan.steps())
-        loaded = self.load(steps[0])
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
-            self.emit_step(step, loaded, follow)
-            if following:
-                loaded = self.load(following)
-            self.ctx.bus_is_free()
-        for resident in (self.rows, self.weights, self.parameters):
-            resident.leave()
+    def row_offsets(self) -> dict[Block, int]:
+        """Return where each row block begins if all are on chip together."""
+        offsets, total = {}, 0
+        for action in self.plan.actions:
+            if isinstance(action, Load) and isinstance(action.piece, Block) and action.piece not in offsets:
+                offsets[action.piece] = total
+                total += self.row_tiles(action.piece) * self.words
+        return offsets
 
     @property
     def whole_rows(self) -> bool:
         """Whether every step computes all columns."""
-        return all(len(step.tiles) == self.plan.column_groups[-1].stop for step in self.plan.steps())
+        return len(self.columns) == 1
 
     @property
     def keeps_columns(self) -> bool:
         """Whether all columns stay on chip."""
-        return len(self.plan.column_groups) == 1
+        return self.plan.columns_together
+
+    @property
+    def column_tiles(self) -> int:
+        """Column tiles in all."""
+        return max(piece.stop for piece in self.columns)
 
     @property
     def parameter_words(self) -> int:
         """Parameter words in use at a time, at most."""
-        return max(map(len, self.plan.column_groups)) if self.product.parameters is not None else 0
-
-    def prefetch(self, tiles: int) -> bool:
-        """Load some of the weights ahead of time; tell whether there was anything left to load."""
-        group = self.plan.column_groups[0]
-        missing = [tile for tile in group if tile not in self.weights.loaded]
-        if missing:
-            self.load_columns(group, range(missing[0], min(missing[0] + tiles, group.stop)))
-        return bool(missing)
-
-    @property
-    def tile_bytes(self) -> int:
-        """Bytes of a column tile's weights."""
-        return self.words * self.ctx.config.columns * self.ctx.config.word_bytes
+        return self.column_tiles if self.product.parameters is not None else 0
 
     @property
     def weight_words(self) -> int:
-        """Weight words in use at a time, at most."""
-        return max(map(len, self.plan.column_groups)) * self.words
+        """Weight words of all columns."""
+        return self.column_tiles * self.words
+
+    def prefetch(self) -> bool:
+        """Load some of the weights ahead of time; tell whether there was anything left to load."""
+        missing = next((piece for piece in self.columns if piece not in self.weights.loaded), None)
+        if missing:
+            self.load_weights(missing)
+        return missing is not None
 
     def check_room(self) -> None:
         """Refuse an inner dimension that does not fit the operand memories."""
@@ -174,83 +195,86 @@ class ProductSchedule:
                     f"{ring.name} bank; {ring.words} are available.",
                     f"Configure a larger {ring.name} memory, or split the operator.")
 
-    def load(self, step: Step) -> Loaded:
-        """Load what a step needs and is not there yet, in the order in which it is needed."""
-        group, p, residual = step.column_group, self.product, None
-        base = self.load_columns(group, step.tiles if p.rows_ready else group)
-        w_base = base + (step.tiles.start - group.start) * self.words
-        a_base = self.enter_rows(step)
-        self.load_parameters(group)
-        if p.residual:
-            columns = p.column_range(step.tiles)
-            residual = self.ctx.hold(self.ctx.operands, step.block.rows * len(step.tiles))
-            wanted = p.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
-            self.ctx.load_rows(Target.SCRATCHPAD, wanted, residual.low, len(step.tiles))
-        return Loaded(a_base, w_base, residual)
+    def load_weights(self, tiles: range) -> None:
+        """Load column tiles unless they are there."""
+        if self.weights.enter(tiles, len(tiles) * self.words, self.weight_words):
+            self.product.load_columns(tiles, self.weights.base(tiles, tiles.start * self.words))
 
-    def load_columns(self, group: range, wanted: range) -> int:
-        """Load the wanted tiles of a column group unless they are there; return the group's base."""
-        base = self.weights.enter(group, len(group) * self.words)
-        missing = [tile for tile in wanted if self.weights.is_new(tile)]
-        if missing:
-            tiles = range(missing[0], missing[-1] + 1)
-            self.product.load_columns(tiles, base + (tiles.start - group.start) * self.words)
-        return base
+    def load_columns(self, tiles: range) -> None:
+        """Load column tiles and their parameters unless they are there; a single tile needs its parameters last."""
+        if len(tiles) == 1:
+            self.load_weights(tiles)
+            self.load_parameters(tiles)
+        else:
+            self.load_parameters(tiles)
+            self.load_weights(tiles)
 
-    def enter_rows(self, step: Step) -> int:
-        """Load the rows of a step if they are not there; return their base."""
-        offsets, total = {}, 0
-        for block in step.row_group:
-            offsets[block] = total
-            total += self.row_tiles(block) * self.words
-        base = self.rows.enter(step.row_group, total) + offsets[step.block]
-        if self.rows.is_new(step.block):
-            self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(step.block), base, self.words)
-        return base
-
-    def load_parameters(self, group: range) -> None:
-        """Load the parameters of a column group unless they are there; VECTOR needs them last."""
+    def load_parameters(self, tiles: range) -> None:
+        """Load the parameters of column tiles unless they are there."""
         p = self.product
-        if p.parameters is None:
-            return
-        base = self.parameters.enter(group, len(group))
-        if self.parameters.is_new(group):
-            columns = p.column_range(group)
+        if p.parameters is not None and self.parameters.enter(tiles, len(tiles), self.column_tiles):
+            columns = p.column_range(tiles)
             self.ctx.load_block(Target.PARAMETER, p.parameters + columns.start * PARAMETER_BYTES,
-                                len(columns) * PARAMETER_BYTES, base)
+                                len(columns) * PARAMETER_BYTES, self.parameters.base(tiles, tiles.start))
+
+    def load_rows(self, block: Block) -> None:
+        """Load a row block."""
+        total = sum(self.row_tiles(each) for each in self.offsets) * self.words
+        if self.rows.enter(block, self.row_tiles(block) * self.words, total):
+            base = self.rows.base(block, self.offsets[block])
+            self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(block), base, self.words)
+
+    def drop(self, piece: Piece) -> None:
+        """Give up a piece."""
+        if isinstance(piece, Block):
+            self.rows.drop(piece)
+            return
+        self.weights.drop(piece)
+        if self.product.parameters is not None:
+            self.parameters.drop(piece)
 
     def row_tiles(self, block: Block) -> int:
         """Return the row tiles of a block."""
         return -(-block.rows // self.ctx.config.rows)
 
-    def emit_step(self, step: Step, loaded: Loaded, follow: Follow | None) -> None:
+    def emit_step(self, step: Step, follow: Follow | None) -> None:
         """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
         p, ctx, rows = self.product, self.ctx, step.block.rows
         columns = p.column_range(step.tiles)
         pitch = ctx.scratch_words(len(columns), p.itemsize)
+        residual = self.load_residual(step, columns)
         if p.prepare:
             p.prepare(p.a.block(step.block))
         ctx.emitter.matmul(
-            a_base=loaded.a_base, a_tile_words=self.words, w_base=loaded.w_base, w_tile_words=self.words,
+            a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
+            w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
             row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
         with ctx.take(ctx.results, rows * pitch) as result:
-            self.emit_vector(step, len(columns), loaded.residual.low if loaded.residual else 0, result, pitch)
-            if loaded.residual:
-                ctx.operands.release(loaded.residual)
+            self.emit_vector(step, len(columns), residual.low if residual else 0, result, pitch)
+            if residual:
+                ctx.operands.release(residual)
             stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
             ctx.store_rows(stored.block(step.block), result, pitch)
             if follow:
                 follow(step.block, result, pitch)
 
+    def load_residual(self, step: Step, columns: range) -> Region | None:
+        """Load what is added to a step's results."""
+        if self.product.residual is None:
+            return None
+        region = self.ctx.hold(self.ctx.operands, step.block.rows * len(step.tiles))
+        wanted = self.product.residual.columns(columns.start * 2, len(columns) * 2).block(step.block)
+        self.ctx.load_rows(Target.SCRATCHPAD, wanted, region.low, len(step.tiles))
+        return region
+
     def emit_vector(self, step: Step, columns: int, residual: int, result: int, pitch: int) -> None:
         """Emit the VECTOR that takes a step's tiles."""
         p = self.product
         with_parameters = p.parameters is not None
-        parameter_base = self.parameters.region.low if self.parameters.region else 0
         self.ctx.emitter.vector(
             rows=step.block.rows, columns=columns, source=Source.DRAIN,
             pre=Pre.BIAS if with_parameters else Pre.NONE, multiplier=p.multiplier, factor=p.factor,
-            parameter_base=parameter_base + step.tiles.start - step.column_group.start if with_parameters else 0,
+            parameter_base=self.parameters.base(step.tiles, step.tiles.start) if with_parameters else 0,
             factor_register=p.factor_register, residual=p.residual is not None, residual_base=residual,
             residual_pitch=len(step.tiles), saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD,
             destination_byte=p.itemsize == 1, destination_base=result, destination_pitch=pitch)

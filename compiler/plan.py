@@ -1,0 +1,286 @@
+"""Choice of a product's tiling: every candidate is timed by a model of bus, array, vector unit and stores.
+
+The model follows a program's loads and steps one by one: bus, array, vector unit and stores are each busy with one
+thing at a time, in order; a load waits for room, a step for its operands (or follows the weights into the memory),
+results for their step. It is exact about what they do and coarse about latencies.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from phonolith.compiler.allocate import Ring
+from phonolith.compiler.tile import (
+    Action,
+    Drop,
+    Load,
+    Order,
+    Piece,
+    ProductSize,
+    Step,
+    grouped,
+    growing,
+    row_pieces,
+)
+from phonolith.compiler.views import Block
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
+from phonolith.hw.isa import BY_MNEMONIC
+
+WORDS = {name: 1 + len(BY_MNEMONIC[name].operands) for name in ("LOAD", "MATMUL", "VECTOR", "STORE")}
+PARAMETER_BYTES = 8
+# Cycles from a complete instruction to its first address on the bus, and from a word of DRAM to the array.
+ISSUE_CYCLES = 8
+ARRIVAL_CYCLES = 6
+# Cycles from the array's last operands to the first row of results in the scratchpad, besides C.
+DRAIN_CYCLES = 12
+PROGRAM_WORD_BYTES = 4
+# Larger pieces than this many tiles save nothing.
+MOST_TILES = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done for one product.
+
+    Attributes
+    ----------
+    actions : tuple of Load, Drop, Step
+    rows_together, columns_together : bool
+        The operand is on chip as a whole.
+    cycles : int
+        Predicted, from the start of a program to its end.
+    busy : dict
+        Cycles for which each of array, bus (reads), vector and store is busy.
+    description : str
+    """
+
+    actions: tuple[Action, ...]
+    rows_together: bool
+    columns_together: bool
+    cycles: int
+    busy: dict[str, int]
+    description: str
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps in order."""
+        yield from (action for action in self.actions if isinstance(action, Step))
+
+    def column_pieces(self) -> list[range]:
+        """Return the pieces of columns in the order of their first load."""
+        return list(dict.fromkeys(action.piece for action in self.actions
+                                  if isinstance(action, Load) and isinstance(action.piece, range)))
+
+
+class Costs:
+    """Words, beats and cycles of pieces and steps of one product on one machine."""
+
+    def __init__(self, size: ProductSize, config: MachineConfig):
+        self.size = size
+        self.config = config
+        self.words = -(-size.k // config.word_bytes)
+        self.interval = max(size.k, config.rows, config.columns + 3)
+        self.row_beats = -(-size.k // config.dma_bytes)
+        self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
+
+    def tiles(self, piece: Piece) -> int:
+        """Return the array tiles along a piece."""
+        return len(piece) if isinstance(piece, range) else -(-piece.rows // self.config.rows)
+
+    def beats(self, piece: Piece) -> int:
+        """Return the cycles of the bus to load a piece."""
+        if isinstance(piece, Block):
+            return piece.rows * self.row_beats
+        if not self.size.follows:
+            return self.size.column_count(piece) * self.row_beats
+        parameters = self.size.column_count(piece) * PARAMETER_BYTES if self.size.has_parameters else 0
+        return len(piece) * self.tile_beats + -(-parameters // self.config.dma_bytes)
+
+    def weight(self, piece: Piece) -> tuple[int, int]:
+        """Return the tiles and the beats of a piece."""
+        return self.tiles(piece), self.beats(piece)
+
+    def array_cycles(self, step: Step) -> int:
+        """Return the cycles in which the array multiplies."""
+        return self.tiles(step.block) * len(step.tiles) * self.interval
+
+    def store_beats(self, step: Step) -> int:
+        """Return the cycles of the bus to store a step's results."""
+        itemsize = 1 if self.size.byte_results else 2
+        row = self.size.column_count(step.tiles) * itemsize
+        aligned = self.size.columns * itemsize % self.config.dma_bytes == 0
+        return step.block.rows * (-(-row // self.config.dma_bytes) + (not aligned))
+
+    def scratch_words(self, rows: int, tiles: int) -> int:
+        """Return the scratchpad words of ``rows`` rows of results."""
+        return rows * (-(-tiles // 2) if self.size.byte_results else tiles)
+
+
+class Timeline:
+    """When each unit is free, as the actions of a candidate are done one after the other."""
+
+    def __init__(self, costs: Costs, order: Order, rings: dict[bool, Ring]):
+        self.costs = costs
+        self.rings = rings
+        self.order = order
+        self.latency = costs.config.dram_latency
+        self.decoded = self.bus = self.array = self.vector = self.store = 0
+        self.busy = dict.fromkeys(("array", "bus", "vector", "store"), 0)
+        self.places: dict[Piece, object] = {}
+        self.arrivals: dict[Piece, tuple[int, int]] = {}
+        self.last_use: dict[Piece, int] = {}
+        self.released: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
+        self.decode(0, 4)
+
+    def decode(self, count: int, words: int) -> None:
+        """Let the sequencer and the program's way over the bus take their time."""
+        self.decoded += words
+        beats = -(-words * PROGRAM_WORD_BYTES // self.costs.config.bus_bytes)
+        self.bus += beats
+        self.busy["bus"] += beats
+
+    def run(self) -> int:
+        """Do all actions; return when the last result is in DRAM."""
+        self.decoded = 2 * self.latency // 2 + 10
+        for action in self.order.actions():
+            if isinstance(action, Load):
+                self.load(action.piece)
+            elif isinstance(action, Drop):
+                self.drop(action.piece)
+            else:
+                self.step(action)
+        return self.store + self.latency + ISSUE_CYCLES
+
+    def load(self, piece: Piece) -> None:
+        """Bring a piece, when there is room."""
+        is_rows = isinstance(piece, Block)
+        self.decode(1, WORDS["LOAD"] * (1 if is_rows or not self.costs.size.has_parameters else 2))
+        room = 0
+        if is_rows in self.rings:
+            region = self.rings[is_rows].take(self.costs.tiles(piece) * self.costs.words, "a candidate")
+            self.places[piece] = region
+            room = max((time for low, high, time in self.released[is_rows] if low < region.high and region.low < high),
+                       default=0)
+        start = max(self.bus, max(self.decoded + ISSUE_CYCLES, room) + self.latency + ARRIVAL_CYCLES)
+        self.bus = start + self.costs.beats(piece)
+        self.busy["bus"] += self.costs.beats(piece)
+        self.arrivals[piece] = (start, self.bus)
+
+    def drop(self, piece: Piece) -> None:
+        """Give up a piece's place."""
+        region = self.places.pop(piece, None)
+        if region is not None:
+            is_rows = isinstance(piece, Block)
+            self.rings[is_rows].release(region)
+            self.released[is_rows].append((region.low, region.high, self.last_use[piece]))
+
+    def step(self, step: Step) -> None:
+        """Multiply, requantize, store."""
+        costs, config = self.costs, self.costs.config
+        self.decode(3, WORDS["MATMUL"] + WORDS["VECTOR"] + WORDS["STORE"])
+        begun, arrived = self.arrivals[step.tiles]
+        cycles = costs.array_cycles(step)
+        start = max(self.array, self.decoded - WORDS["VECTOR"] - WORDS["STORE"], self.arrivals[step.block][1],
+                    begun if costs.size.follows else arrived)
+        last_tiles = (costs.tiles(step.block) - 1) * len(step.tiles) * costs.interval
+        self.array = max(start + cycles, arrived + last_tiles + 1)
+        self.busy["array"] += cycles
+        rows = len(step.tiles) * step.block.rows
+        self.vector = max(self.vector + rows, self.array + config.columns + DRAIN_CYCLES + config.rows)
+        self.busy["vector"] += rows
+        beats = costs.store_beats(step)
+        self.store = max(self.store, self.vector + ISSUE_CYCLES) + beats
+        self.busy["store"] += beats
+        self.last_use[step.tiles] = self.last_use[step.block] = self.array
+
+
+@lru_cache(maxsize=512)
+def plan_product(size: ProductSize, config: MachineConfig) -> Plan:
+    """Return the plan with the least predicted cycles.
+
+    The inner dimension must fit both operand memories (the caller checks).
+    """
+    best: Plan | None = None
+    for order, description in candidates(size, config):
+        plan = timed(order, description, size, config)
+        if plan and (best is None or plan.cycles < best.cycles):
+            best = plan
+    assert best is not None
+    return best
+
+
+def timed(order: Order, description: str, size: ProductSize, config: MachineConfig) -> Plan | None:
+    """Return the plan of an order with its time; None when it does not fit the memories."""
+    costs = Costs(size, config)
+    stationary_together, streamed_together = len(order.groups) == 1, order.all_stay
+    together = {order.rows_stay: stationary_together, not order.rows_stay: streamed_together}
+    depths = {True: config.activation_depth, False: column_room(size, config) * costs.words}
+    rings = {is_rows: Ring("memory", 0, depths[is_rows]) for is_rows, whole in together.items() if not whole}
+    timeline = Timeline(costs, order, rings)
+    try:
+        cycles = timeline.run()
+    except PhonolithError:
+        return None
+    return Plan(tuple(order.actions()), together[True], together[False], cycles, timeline.busy, description)
+
+
+def column_room(size: ProductSize, config: MachineConfig) -> int:
+    """Return the column tiles that fit on chip with their parameters."""
+    room = config.weight_depth // -(-size.k // config.word_bytes)
+    return min(room, config.parameter_depth) if size.has_parameters else room
+
+
+def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order, str]]:
+    """Yield orders to choose from: either operand stationary, pieces of many sizes, small at first or not."""
+    costs = Costs(size, config)
+    rooms = {True: config.activation_depth // costs.words, False: column_room(size, config)}
+    for rows_most, tiles_most in piece_sizes(size, costs, config):
+        for small in (True, False):
+            rows = row_pieces(size, rows_most, small, config)
+            columns = list(growing(size.tiles, tiles_most, small))
+            for rows_stay in (True, False):
+                order = make_order(rows, columns, rows_stay, rooms, size, costs)
+                if order:
+                    kind = "rows" if rows_stay else "columns"
+                    yield order, (f"{kind} stay, in {len(order.groups)} group(s); up to {rows_most} rows by "
+                                  f"{tiles_most} column tiles{', small first' if small else ''}")
+
+
+def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Iterator[tuple[int, int]]:
+    """Yield sizes of pieces (rows, column tiles) whose results leave room in the scratchpad for the next step's."""
+    bank = config.scratch_bank_depth
+    total = size.outer * size.inner
+    tile_sizes = [1] if size.tile_columns < config.columns else doubling(1, min(size.tiles, MOST_TILES))
+    seen = set()
+    for rows in doubling(min(config.rows, size.most_rows), max(total, 1)):
+        for tiles in tile_sizes:
+            pair = (min(rows, size.most_rows), tiles)
+            need = max(costs.scratch_words(pair[0], tiles), pair[0] * tiles if size.has_residual else 0)
+            if (2 * need <= bank or pair == (min(config.rows, size.most_rows), 1)) and pair not in seen:
+                seen.add(pair)
+                yield pair
+
+
+def doubling(first: int, most: int) -> list[int]:
+    """Return first, 2 first, 4 first, ..., and the first of them that reaches ``most``, cut to it if first is below."""
+    sizes = [first]
+    while sizes[-1] < most:
+        sizes.append(min(2 * sizes[-1], max(most, first)) if first == 1 else 2 * sizes[-1])
+    return sizes
+
+
+def make_order(rows: list[Block], columns: list[range], rows_stay: bool, rooms: dict[bool, int], size: ProductSize,
+               costs: Costs) -> Order | None:
+    """Return the order of two lists of pieces; None when a piece does not fit."""
+    stationary, streamed = (rows, columns) if rows_stay else (columns, rows)
+    room, stream_room = rooms[rows_stay], rooms[not rows_stay]
+    if max(map(costs.tiles, stationary)) > room or max(map(costs.tiles, streamed)) > stream_room:
+        return None
+    total = sum(map(costs.tiles, streamed))
+    all_stay = total <= stream_room
+    largest = max(map(costs.tiles, streamed))
+    groups = tuple(grouped(stationary, room, costs.tiles))
+    # Rows that are still being computed are loaded last.
+    first = size.rows_ready == rows_stay
+    return Order(groups, tuple(streamed), rows_stay, all_stay, first,
+                 total if all_stay else max(stream_room - largest, largest), partial(Costs.weight, costs))
