@@ -41,11 +41,12 @@ def accesses(instruction: Resolved, config: MachineConfig) -> list[Access]:
 
 
 def can_be_followed(instruction: Resolved, config: MachineConfig) -> bool:
-    """Tell whether an instruction is a LOAD of weights that the array can follow word by word (early signals)."""
+    """Tell whether an instruction is a LOAD of operands that the array can follow word by word (early signals)."""
     if instruction.instruction.mnemonic != "LOAD":
         return False
     o, control = instruction.operands, instruction.control
-    if control["target"] != Target.WEIGHT or not control["bank_per_word"] or control["transpose"]:
+    is_operand = control["target"] in (Target.ACTIVATION, Target.WEIGHT)
+    if not is_operand or not control["bank_per_word"] or control["transpose"]:
         return False
     low, high = bank_interval(instruction, o["outer_count"] * o["inner_count"],
                               o["segment_count"] * o["segment_bytes"], config)

@@ -48,6 +48,8 @@ class Plan:
     actions : tuple of Load, Drop, Step
     rows_together, columns_together : bool
         The operand is on chip as a whole.
+    sliced : Block or None
+        The rows that are loaded word by word, so that the array can follow.
     cycles : int
         Predicted, from the start of a program to its end.
     busy : dict
@@ -58,6 +60,7 @@ class Plan:
     actions: tuple[Action, ...]
     rows_together: bool
     columns_together: bool
+    sliced: Block | None
     cycles: int
     busy: dict[str, int]
     description: str
@@ -82,6 +85,8 @@ class Costs:
         self.interval = max(size.k, config.rows, config.columns + 3)
         self.row_beats = -(-size.k // config.dma_bytes)
         self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
+        # Slices of a row are bursts of one word each; this many cycles from one to the next when latency bounds them.
+        self.slice_cycles = max(1.0, (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding)
 
     def tiles(self, piece: Piece) -> int:
         """Return the array tiles along a piece."""
@@ -95,6 +100,11 @@ class Costs:
             return self.size.column_count(piece) * self.row_beats
         parameters = self.size.column_count(piece) * PARAMETER_BYTES if self.size.has_parameters else 0
         return len(piece) * self.tile_beats + -(-parameters // self.config.dma_bytes)
+
+    def sliced(self, rows: list[Block]) -> Block | None:
+        """Return the first of row pieces that is one whole tile, if it can be loaded in slices."""
+        whole = (block for block in rows if block.rows == self.config.rows)
+        return next(whole, None) if self.size.sliceable else None
 
     def weight(self, piece: Piece) -> tuple[int, int]:
         """Return the tiles and the beats of a piece."""
@@ -119,8 +129,9 @@ class Costs:
 class Timeline:
     """When each unit is free, as the actions of a candidate are done one after the other."""
 
-    def __init__(self, costs: Costs, order: Order, rings: dict[bool, Ring]):
+    def __init__(self, costs: Costs, order: Order, sliced: Block | None, rings: dict[bool, Ring]):
         self.costs = costs
+        self.sliced = sliced
         self.rings = rings
         self.order = order
         self.latency = costs.config.dram_latency
@@ -162,8 +173,9 @@ class Timeline:
             room = max((time for low, high, time in self.released[is_rows] if low < region.high and region.low < high),
                        default=0)
         start = max(self.bus, max(self.decoded + ISSUE_CYCLES, room) + self.latency + ARRIVAL_CYCLES)
-        self.bus = start + self.costs.beats(piece)
-        self.busy["bus"] += self.costs.beats(piece)
+        beats = self.costs.beats(piece)
+        self.busy["bus"] += beats
+        self.bus = start + (round(beats * self.costs.slice_cycles) if piece == self.sliced else beats)
         self.arrivals[piece] = (start, self.bus)
 
     def drop(self, piece: Piece) -> None:
@@ -178,12 +190,14 @@ class Timeline:
         """Multiply, requantize, store."""
         costs, config = self.costs, self.costs.config
         self.decode(3, WORDS["MATMUL"] + WORDS["VECTOR"] + WORDS["STORE"])
-        begun, arrived = self.arrivals[step.tiles]
+        columns_begun, columns_there = self.arrivals[step.tiles]
+        rows_begun, rows_there = self.arrivals[step.block]
         cycles = costs.array_cycles(step)
-        start = max(self.array, self.decoded - WORDS["VECTOR"] - WORDS["STORE"], self.arrivals[step.block][1],
-                    begun if costs.size.follows else arrived)
+        start = max(self.array, self.decoded - WORDS["VECTOR"] - WORDS["STORE"],
+                    rows_begun if step.block == self.sliced else rows_there,
+                    columns_begun if costs.size.follows else columns_there)
         last_tiles = (costs.tiles(step.block) - 1) * len(step.tiles) * costs.interval
-        self.array = max(start + cycles, arrived + last_tiles + 1)
+        self.array = max(start + cycles, columns_there + last_tiles + 1, rows_there + 1)
         self.busy["array"] += cycles
         rows = len(step.tiles) * step.block.rows
         self.vector = max(self.vector + rows, self.array + config.columns + DRAIN_CYCLES + config.rows)
@@ -201,27 +215,28 @@ def plan_product(size: ProductSize, config: MachineConfig) -> Plan:
     The inner dimension must fit both operand memories (the caller checks).
     """
     best: Plan | None = None
-    for order, description in candidates(size, config):
-        plan = timed(order, description, size, config)
+    for order, sliced, description in candidates(size, config):
+        plan = timed(order, sliced, description, size, config)
         if plan and (best is None or plan.cycles < best.cycles):
             best = plan
     assert best is not None
     return best
 
 
-def timed(order: Order, description: str, size: ProductSize, config: MachineConfig) -> Plan | None:
+def timed(order: Order, sliced: Block | None, description: str, size: ProductSize,
+          config: MachineConfig) -> Plan | None:
     """Return the plan of an order with its time; None when it does not fit the memories."""
     costs = Costs(size, config)
     stationary_together, streamed_together = len(order.groups) == 1, order.all_stay
     together = {order.rows_stay: stationary_together, not order.rows_stay: streamed_together}
     depths = {True: config.activation_depth, False: column_room(size, config) * costs.words}
     rings = {is_rows: Ring("memory", 0, depths[is_rows]) for is_rows, whole in together.items() if not whole}
-    timeline = Timeline(costs, order, rings)
+    timeline = Timeline(costs, order, sliced, rings)
     try:
         cycles = timeline.run()
     except PhonolithError:
         return None
-    return Plan(tuple(order.actions()), together[True], together[False], cycles, timeline.busy, description)
+    return Plan(tuple(order.actions()), together[True], together[False], sliced, cycles, timeline.busy, description)
 
 
 def column_room(size: ProductSize, config: MachineConfig) -> int:
@@ -230,8 +245,11 @@ def column_room(size: ProductSize, config: MachineConfig) -> int:
     return min(room, config.parameter_depth) if size.has_parameters else room
 
 
-def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order, str]]:
-    """Yield orders to choose from: either operand stationary, pieces of many sizes, small at first or not."""
+def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order, Block | None, str]]:
+    """Yield orders to choose from: either operand stationary, pieces of many sizes, small at first or not.
+
+    With each come the rows to load in slices, and a description.
+    """
     costs = Costs(size, config)
     rooms = {True: config.activation_depth // costs.words, False: column_room(size, config)}
     for rows_most, tiles_most in piece_sizes(size, costs, config):
@@ -240,10 +258,11 @@ def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order
             columns = list(growing(size.tiles, tiles_most, small))
             for rows_stay in (True, False):
                 order = make_order(rows, columns, rows_stay, rooms, size, costs)
-                if order:
-                    kind = "rows" if rows_stay else "columns"
-                    yield order, (f"{kind} stay, in {len(order.groups)} group(s); up to {rows_most} rows by "
-                                  f"{tiles_most} column tiles{', small first' if small else ''}")
+                kind = "rows" if rows_stay else "columns"
+                for sliced in {costs.sliced(rows) if small else None, None} if order else ():
+                    yield order, sliced, (
+                        f"{kind} stay, in {len(order.groups)} group(s); up to {rows_most} rows by {tiles_most} column "
+                        f"tiles{', small first' if small else ''}{', the first tile in slices' if sliced else ''}")
 
 
 def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Iterator[tuple[int, int]]:

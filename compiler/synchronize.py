@@ -3,7 +3,7 @@
 The pass reads an assembled straight-line program without semaphores, finds for every instruction the latest
 instruction of each other engine that touches the same words (one of the two writing), and adds a wait and a
 signal on the semaphore of that pair of engines, unless earlier waits already imply the order. Tokens of one pair
-are used in order, so the i-th wait on a semaphore is for its i-th signal. A MATMUL that reads weights of a LOAD which it can
+are used in order, so the i-th wait on a semaphore is for its i-th signal. A MATMUL that reads words of a LOAD which it can
 follow word by word waits for this LOAD's early signal only.
 """
 

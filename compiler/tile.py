@@ -34,6 +34,8 @@ class ProductSize:
         The rows are in DRAM from the start, not just being computed.
     follows : bool
         The array can follow the loading of columns word by word.
+    sliceable : bool
+        A tile of rows can be loaded word by word, at no more beats, so that the array can follow.
     """
 
     outer: int
@@ -47,6 +49,7 @@ class ProductSize:
     most_rows: int
     rows_ready: bool
     follows: bool
+    sliceable: bool
 
     @property
     def tiles(self) -> int:
@@ -154,11 +157,15 @@ class Traversal:
             else:
                 piece = self.to_stream.pop(0)
                 yield Load(piece)
-                for stationary in self.present:
+                for stationary in self.present if self.to_stream or self.following else self.largest_first():
                     yield self.step(stationary, piece)
                     yield from self.give_up(stationary)
                 self.resident.append(piece)
             yield from self.forget()
+
+    def largest_first(self) -> list[Piece]:
+        """Return the stationary pieces for the last time: the smallest last, because its results end the product."""
+        return sorted(self.present, key=lambda piece: -self.order.weight(piece)[1])
 
     def next_is_stationary(self) -> bool:
         """Choose the operand to load from next: the one whose piece unlocks more work per beat."""

@@ -174,7 +174,7 @@ class ArrayEngine(wiring.Component):
     reader, at the earliest in the cycle of ``drain.start`` itself (``stalled_drain`` until then). Row r, read r cycles
     after the start, is overwritten 4 + r cycles after the launch or later.
 
-    Chaining: a step that would read a weight word which a LOAD that signalled early has still to write waits for it
+    Chaining: a step that would read a word which a LOAD that signalled early has still to write waits for it
     (``stalled_dram``).
 
     Latency, from the cycle in which an instruction is accepted: bank 0 is read 1 cycle later, and the first tile is
@@ -244,11 +244,12 @@ class ArrayEngine(wiring.Component):
         return m
 
     def follow_chain(self, m: Module, step) -> None:
-        """Hold back a step that reads a weight word too early."""
+        """Hold back a step that reads a word too early."""
         self.undrained, self.unwritten = Signal(), Signal()
         chain = self.chain
-        m.d.comb += self.unwritten.eq(chain.active & step.read & (step.weight_address >= chain.frontier)
-                                      & (step.weight_address < chain.end))
+        missing = [following & (address >= chain.frontier) & (address < chain.end) for following, address in (
+            (chain.activation, step.activation_address), (chain.weight, step.weight_address))]
+        m.d.comb += self.unwritten.eq(step.read & Cat(*missing).any())
 
     def connect_drain(self, m: Module, step, issue, array: SystolicArray) -> None:
         """Apply the launch rule and raise ``drain.valid`` when row 0 of a launched tile is complete."""

@@ -64,14 +64,14 @@ class ChainSignature(wiring.Signature):
 
     Members
     -------
-    active : Out(1)
-        From the cycle of its early signals until its last word is accepted.
+    activation, weight : Out(1)
+        It writes to the activation (weight) memory; from the cycle of its early signals until its last word is accepted.
     frontier, end : Out(16)
-        While ``active``, the weight words from ``frontier`` to ``end`` (exclusive) are still to be written.
+        Meanwhile, the words from ``frontier`` to ``end`` (exclusive) of that memory are still to be written.
     """
 
     def __init__(self):
-        super().__init__({"active": Out(1), "frontier": Out(ADDRESS_BITS), "end": Out(ADDRESS_BITS)})
+        super().__init__({"activation": Out(1), "weight": Out(1), "frontier": Out(ADDRESS_BITS), "end": Out(ADDRESS_BITS)})
 
 
 class EngineStatusSignature(wiring.Signature):

@@ -108,6 +108,7 @@ class Placer(wiring.Component):
         """Say what a LOAD that signals early has still to write: all banks at an address before the next address."""
         end = Signal(ADDRESS_BITS, reset_less=True)
         new = Signal()
+        following = self.active & self.placement.early.any()
         placement = self.i_placement.payload
         with m.If(self.i_placement.ready & self.i_placement.valid):
             m.d.sync += end.eq(placement.base + placement.row_words)
@@ -115,7 +116,8 @@ class Placer(wiring.Component):
         m.d.comb += [
             self.early.eq(new),
             self.early_mask.eq(self.placement.early),
-            self.chain.active.eq(self.active & self.placement.early.any()),
+            self.chain.activation.eq(following & (self.placement.target == Target.ACTIVATION)),
+            self.chain.weight.eq(following & (self.placement.target == Target.WEIGHT)),
             self.chain.frontier.eq(self.address),
             self.chain.end.eq(end),
         ]

@@ -167,7 +167,7 @@ class InstructionMaker:
                                        transpose=pattern == "transpose")
         if pattern == "bank_per_word" and self.chance(0.7):
             words = rows * -(-row_bytes // self.config.word_bytes)
-            operands["row_words"] = -(-words // self.config.columns)
+            operands["row_words"] = -(-words // (self.config.columns if target == Target.WEIGHT else self.config.rows))
         issue = Issue("LOAD", {**operands})
         return issue if target == Target.TABLE else self.settle(issue, {"base": (Memory(target), True)})
 

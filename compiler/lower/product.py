@@ -118,7 +118,7 @@ class ProductSchedule:
             tile_columns=product.tile_columns, byte_results=product.itemsize == 1,
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
-            follows=product.parameters is not None)
+            follows=product.parameters is not None, sliceable=self.is_sliceable())
         self.plan = plan_product(size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
         self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
@@ -221,8 +221,26 @@ class ProductSchedule:
         """Load a row block."""
         total = sum(self.row_tiles(each) for each in self.offsets) * self.words
         if self.rows.enter(block, self.row_tiles(block) * self.words, total):
-            base = self.rows.base(block, self.offsets[block])
-            self.ctx.load_rows(Target.ACTIVATION, self.product.a.block(block), base, self.words)
+            base, rows = self.rows.base(block, self.offsets[block]), self.product.a.block(block)
+            if block == self.plan.sliced:
+                self.load_sliced(rows, base)
+            else:
+                self.ctx.load_rows(Target.ACTIVATION, rows, base, self.words)
+
+    def is_sliceable(self) -> bool:
+        """Tell whether words of rows can be loaded one by one without wasting the bus: they are beats or several."""
+        a, config = self.product.a, self.ctx.config
+        aligned = a.address | a.inner_stride | a.row_bytes | config.word_bytes
+        plain = a.outer_count == 1 and a.segment_count == 1 and a.row_bytes % config.word_bytes == 0
+        return plain and aligned % config.bus_bytes == 0
+
+    def load_sliced(self, rows: Rows, base: int) -> None:
+        """Load the first word of every row of a tile, then the second, ..., so that the array can follow."""
+        word = self.ctx.config.word_bytes
+        self.ctx.emitter.load(
+            target=Target.ACTIVATION, address=rows.address, base=base, row_words=self.words, bank_per_word=True,
+            outer_count=self.words, outer_stride=word, inner_count=rows.inner_count, inner_stride=rows.inner_stride,
+            segment_bytes=word)
 
     def drop(self, piece: Piece) -> None:
         """Give up a piece."""

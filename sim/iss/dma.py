@@ -59,12 +59,13 @@ def check_early(state: State, rows: np.ndarray, operands: dict, control: dict) -
     """Refuse early signals of a LOAD that the array cannot follow word by word."""
     if not control["early"]:
         return
-    if control["target"] != Target.WEIGHT or not control["bank_per_word"] or control["transpose"]:
-        raise illegal("only a LOAD of weights with bank_per_word may signal early.")
-    words = len(rows) * -(-rows.shape[1] // state.config.word_bytes)
-    if operands["row_words"] != -(-words // state.config.columns):
-        raise illegal(f"a LOAD that signals early gives the words per bank that it writes as row_words: "
-                      f"{-(-words // state.config.columns)}, not {operands['row_words']}.")
+    banks = {Target.ACTIVATION: state.config.rows, Target.WEIGHT: state.config.columns}.get(control["target"])
+    if not banks or not control["bank_per_word"] or control["transpose"]:
+        raise illegal("only a LOAD into an operand memory with bank_per_word may signal early.")
+    words = -(-len(rows) * -(-rows.shape[1] // state.config.word_bytes) // banks)
+    if operands["row_words"] != words:
+        raise illegal(f"a LOAD that signals early gives the words per bank that it writes as row_words: {words}, "
+                      f"not {operands['row_words']}.")
 
 
 def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict, control: dict) -> None:
