@@ -29,12 +29,15 @@ from phonolith.hw.isa import BY_MNEMONIC
 
 WORDS = {name: 1 + len(BY_MNEMONIC[name].operands) for name in ("LOAD", "MATMUL", "VECTOR", "STORE")}
 PARAMETER_BYTES = 8
+# Cycles of the sequencer before the first instruction, besides the latency of fetching it.
+START_CYCLES = 10
 # Cycles from a complete instruction to its first address on the bus, and from a word of DRAM to the array.
 ISSUE_CYCLES = 8
 ARRIVAL_CYCLES = 6
 # Cycles from the array's last operands to the first row of results in the scratchpad, besides C.
 DRAIN_CYCLES = 12
 PROGRAM_WORD_BYTES = 4
+WORDS_PER_CYCLE = 4
 # Larger pieces than this many tiles save nothing.
 MOST_TILES = 64
 
@@ -54,6 +57,8 @@ class Plan:
         Predicted, from the start of a program to its end.
     busy : dict
         Cycles for which each of array, bus (reads), vector and store is busy.
+    words : int
+        Of the program.
     description : str
     """
 
@@ -63,6 +68,7 @@ class Plan:
     sliced: Block | None
     cycles: int
     busy: dict[str, int]
+    words: int
     description: str
 
     def steps(self) -> Iterator[Step]:
@@ -83,7 +89,6 @@ class Costs:
         self.config = config
         self.words = -(-size.k // config.word_bytes)
         self.interval = max(size.k, config.rows, config.columns + 3)
-        self.row_beats = -(-size.k // config.dma_bytes)
         self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
         # Slices of a row are bursts of one word each; this many cycles from one to the next when latency bounds them.
         self.slice_cycles = max(1.0, (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding)
@@ -95,9 +100,9 @@ class Costs:
     def beats(self, piece: Piece) -> int:
         """Return the cycles of the bus to load a piece."""
         if isinstance(piece, Block):
-            return piece.rows * self.row_beats
+            return piece.rows * self.size.row_beats
         if not self.size.follows:
-            return self.size.column_count(piece) * self.row_beats
+            return self.size.column_count(piece) * -(-self.size.k // self.config.dma_bytes)
         parameters = self.size.column_count(piece) * PARAMETER_BYTES if self.size.has_parameters else 0
         return len(piece) * self.tile_beats + -(-parameters // self.config.dma_bytes)
 
@@ -135,24 +140,27 @@ class Timeline:
         self.rings = rings
         self.order = order
         self.latency = costs.config.dram_latency
+        self.words = 0
         self.decoded = self.bus = self.array = self.vector = self.store = 0
         self.busy = dict.fromkeys(("array", "bus", "vector", "store"), 0)
         self.places: dict[Piece, object] = {}
         self.arrivals: dict[Piece, tuple[int, int]] = {}
         self.last_use: dict[Piece, int] = {}
         self.released: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
-        self.decode(0, 4)
+        # Weights that stay are loaded while the operator before is still busy.
+        self.prefetched = costs.size.follows and not costs.size.rows_ready and False not in rings
 
-    def decode(self, count: int, words: int) -> None:
+    def decode(self, words: int) -> None:
         """Let the sequencer and the program's way over the bus take their time."""
         self.decoded += words
+        self.words += words
         beats = -(-words * PROGRAM_WORD_BYTES // self.costs.config.bus_bytes)
         self.bus += beats
         self.busy["bus"] += beats
 
     def run(self) -> int:
         """Do all actions; return when the last result is in DRAM."""
-        self.decoded = 2 * self.latency // 2 + 10
+        self.decoded = self.latency + START_CYCLES
         for action in self.order.actions():
             if isinstance(action, Load):
                 self.load(action.piece)
@@ -165,7 +173,10 @@ class Timeline:
     def load(self, piece: Piece) -> None:
         """Bring a piece, when there is room."""
         is_rows = isinstance(piece, Block)
-        self.decode(1, WORDS["LOAD"] * (1 if is_rows or not self.costs.size.has_parameters else 2))
+        self.decode(WORDS["LOAD"] * (1 if is_rows or not self.costs.size.has_parameters else 2))
+        if self.prefetched and not is_rows:
+            self.arrivals[piece] = (0, 0)
+            return
         room = 0
         if is_rows in self.rings:
             region = self.rings[is_rows].take(self.costs.tiles(piece) * self.costs.words, "a candidate")
@@ -189,7 +200,7 @@ class Timeline:
     def step(self, step: Step) -> None:
         """Multiply, requantize, store."""
         costs, config = self.costs, self.costs.config
-        self.decode(3, WORDS["MATMUL"] + WORDS["VECTOR"] + WORDS["STORE"])
+        self.decode(WORDS["MATMUL"] + WORDS["VECTOR"] + WORDS["STORE"])
         columns_begun, columns_there = self.arrivals[step.tiles]
         rows_begun, rows_there = self.arrivals[step.block]
         cycles = costs.array_cycles(step)
@@ -217,10 +228,18 @@ def plan_product(size: ProductSize, config: MachineConfig) -> Plan:
     best: Plan | None = None
     for order, sliced, description in candidates(size, config):
         plan = timed(order, sliced, description, size, config)
-        if plan and (best is None or plan.cycles < best.cycles):
+        if plan and (best is None or price(plan, size) < price(best, size)):
             best = plan
     assert best is not None
     return best
+
+
+def price(plan: Plan, size: ProductSize) -> float:
+    """Return what a plan costs, in cycles.
+
+    Between other operators, the words of its program use a bus and a sequencer that these want too.
+    """
+    return plan.cycles + (0 if size.rows_ready else plan.words / WORDS_PER_CYCLE)
 
 
 def timed(order: Order, sliced: Block | None, description: str, size: ProductSize,
@@ -236,7 +255,8 @@ def timed(order: Order, sliced: Block | None, description: str, size: ProductSiz
         cycles = timeline.run()
     except PhonolithError:
         return None
-    return Plan(tuple(order.actions()), together[True], together[False], sliced, cycles, timeline.busy, description)
+    return Plan(tuple(order.actions()), together[True], together[False], sliced, cycles, timeline.busy,
+                timeline.words, description)
 
 
 def column_room(size: ProductSize, config: MachineConfig) -> int:
@@ -255,7 +275,7 @@ def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order
     for rows_most, tiles_most in piece_sizes(size, costs, config):
         for small in (True, False):
             rows = row_pieces(size, rows_most, small, config)
-            columns = list(growing(size.tiles, tiles_most, small))
+            columns = list(growing(size.tiles, tiles_most, small and size.rows_ready))
             for rows_stay in (True, False):
                 order = make_order(rows, columns, rows_stay, rooms, size, costs)
                 kind = "rows" if rows_stay else "columns"
@@ -270,14 +290,22 @@ def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Itera
     bank = config.scratch_bank_depth
     total = size.outer * size.inner
     tile_sizes = [1] if size.tile_columns < config.columns else doubling(1, min(size.tiles, MOST_TILES))
+    smallest = min(config.rows, size.most_rows)
+    if not size.rows_ready and 2 * step_words(smallest, size.tiles, size, costs) <= bank and len(tile_sizes) > 1:
+        tile_sizes = [size.tiles]  # whole rows, which the operator behind may take from the scratchpad
     seen = set()
     for rows in doubling(min(config.rows, size.most_rows), max(total, 1)):
         for tiles in tile_sizes:
             pair = (min(rows, size.most_rows), tiles)
-            need = max(costs.scratch_words(pair[0], tiles), pair[0] * tiles if size.has_residual else 0)
-            if (2 * need <= bank or pair == (min(config.rows, size.most_rows), 1)) and pair not in seen:
+            fits = 2 * step_words(*pair, size, costs) <= bank
+            if (fits or pair == (smallest, 1)) and pair not in seen:
                 seen.add(pair)
                 yield pair
+
+
+def step_words(rows: int, tiles: int, size: ProductSize, costs: Costs) -> int:
+    """Return the words of a scratchpad bank that a step of some rows and column tiles takes."""
+    return max(costs.scratch_words(rows, tiles), rows * tiles if size.has_residual else 0)
 
 
 def doubling(first: int, most: int) -> list[int]:

@@ -27,6 +27,8 @@ class ProductSize:
         Rows, in two loops.
     columns, k, tile_columns : int
         Columns, inner dimension, columns of a tile.
+    row_beats : int
+        Cycles of the bus to load a row.
     byte_results, has_parameters, has_residual : bool
     most_rows : int
         Rows of a step, at most.
@@ -43,6 +45,7 @@ class ProductSize:
     columns: int
     k: int
     tile_columns: int
+    row_beats: int
     byte_results: bool
     has_parameters: bool
     has_residual: bool

@@ -115,7 +115,7 @@ class ProductSchedule:
         self.check_room()
         size = ProductSize(
             outer=product.a.outer_count, inner=product.a.inner_count, columns=product.columns, k=product.k,
-            tile_columns=product.tile_columns, byte_results=product.itemsize == 1,
+            tile_columns=product.tile_columns, row_beats=self.row_beats(), byte_results=product.itemsize == 1,
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable())
@@ -226,6 +226,13 @@ class ProductSchedule:
                 self.load_sliced(rows, base)
             else:
                 self.ctx.load_rows(Target.ACTIVATION, rows, base, self.words)
+
+    def row_beats(self) -> int:
+        """Return the cycles of the bus to load a row."""
+        a, step = self.product.a, self.ctx.config.dma_bytes
+        offsets = a.address | a.outer_stride | a.inner_stride | a.segment_stride
+        unaligned = -(-(a.segment_bytes - 1) // step) if offsets % step else 0
+        return a.segment_count * max(-(-a.segment_bytes // step), 1) + (a.segment_count * unaligned) // 2
 
     def is_sliceable(self) -> bool:
         """Tell whether words of rows can be loaded one by one without wasting the bus: they are beats or several."""
