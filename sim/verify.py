@@ -9,6 +9,7 @@ import numpy as np
 from phonolith.compiler import model_file
 from phonolith.compiler.disassembler import disassemble
 from phonolith.compiler.ir import Graph
+from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -44,6 +45,8 @@ def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConf
     checked = failed = tensors = 0
     difference = None
     for name, graph, inputs in cases:
+        for node in lower_graph(graph).nodes:
+            coverage.node(node)
         case = make_case(graph, inputs, config)
         stalls_seed = checked if stalls else None
         found = climb(case, config, rungs, coverage, stalls_seed)
