@@ -54,6 +54,9 @@ def render_verification(result: Result) -> None:
     """Print how many runs were compared, and the first difference if there is one."""
     print_facts((name, cell(result[name])) for name in ("checked", "failed", "tensors_compared", "memories_compared")
                 if name in result)
+    if "injected" in result:
+        print("injected faults")
+        print_facts((f"  {each['case']}", render_injection(each)) for each in result["injected"])
     difference = dict(result["first_difference"] or {})
     smallest = difference.pop("smallest", None)
     if difference:
@@ -65,6 +68,12 @@ def render_verification(result: Result) -> None:
         print_facts((f"  {name}", cell(value)) for name, value in smallest.items())
     print("coverage")
     print_facts((f"  {group}", reached(counts)) for group, counts in result["coverage"].items())
+
+
+def render_injection(injected: dict) -> str:
+    """Say what was flipped, when, and what came of it."""
+    effect = f"found ({injected['effect']})" if injected["found"] else injected["effect"]
+    return f"{injected['register']} bit {injected['bit']} in cycle {injected['cycle']}: {effect}"
 
 
 def reached(counts: dict[str, int]) -> str:
@@ -95,11 +104,14 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
 @click.option("--stalls", is_flag=True, help="Hold up every AXI channel at random (random cases only).")
 @click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
               callback=_rungs, help="What to compare.")
+@click.option("--inject-fault", "fault", type=click.IntRange(min=0), metavar="SEED",
+              help="Flip one register bit of the RTL in one cycle of each case, both drawn from SEED, and see whether "
+                   "it is found. Without a case: on the clip of the demo.")
 @click.option("--waves", type=NEW_FILE, metavar="FILE.vcd",
               help="Write waveforms around the first difference on RTL (not for random programs).")
 @verb(render_verification, exit_code=lambda result: 1 if result["failed"] else 0)
 def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None,
-           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...], waves: Path | None) -> Result:
+           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...], fault: int | None, waves: Path | None) -> Result:
     """Compare golden model, instruction-set simulator and RTL on every tensor.
 
     On utterances (files, or strings of the recordings in --data), on random graphs, or on random programs
@@ -107,12 +119,35 @@ def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     """
     from phonolith.sim import verify as ladder
 
-    if sum((bool(audio), data is not None, count is not None)) != 1:
+    chosen = sum((bool(audio), data is not None, count is not None))
+    if chosen > 1 or (chosen == 0 and fault is None):
         raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
-    if waves is not None and count is not None and kind == "program":
-        raise click.UsageError("--waves does not go with --kind program.")
+    if waves is not None and (fault is not None or (count is not None and kind == "program")):
+        raise click.UsageError("--waves goes neither with --kind program nor with --inject-fault.")
+    if fault is not None:
+        return inject(config, audio, data, strings, model, count, kind, seed, stalls, rungs, fault)
     if count is not None:
         return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves)
     if data is not None:
         return ladder.verify_strings(data, strings, model, config, rungs, seed, waves)
     return ladder.verify_utterances(audio, model, config, rungs, waves)
+
+
+def inject(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None, kind: str,
+           seed: int, stalls: bool, rungs: tuple[str, ...], fault: int) -> Result:
+    """Verify with one register bit flipped in each case."""
+    from phonolith.reports.sweep import shipped_clip
+    from phonolith.sim import verify as ladder
+    from phonolith.sim.inject import inject_into_graphs, inject_into_programs
+
+    if "rtl" not in rungs:
+        raise click.UsageError("--inject-fault needs the rung rtl.")
+    if count is not None and kind == "program":
+        return inject_into_programs(count, config, fault, seed, stalls)
+    if count is not None:
+        cases = ladder.graph_cases(count, seed)
+    elif data is not None:
+        cases = ladder.string_cases(data, strings, model, seed)
+    else:
+        cases = ladder.utterance_cases(audio or [shipped_clip()], model)
+    return inject_into_graphs(cases, config, fault, rungs, stalls and count is not None)

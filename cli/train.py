@@ -43,15 +43,17 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 @click.option("--calibrate", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
               help="Training strings that set the activation scales.")
 @click.option("--bits", type=int, default=8, show_default=True, help="Width of weights and activations.")
+@click.option("--softmax-bits", type=int, default=8, show_default=True,
+              help="Width of exponentials: 16 for rows of hundreds of frames, at twice the cycles of attention.")
 @click.option("--clip", default="max", show_default=True, help="How int8 ranges are chosen.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
-def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, clip: str,
-             seed: int) -> Result:
+def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, softmax_bits: int,
+             clip: str, seed: int) -> Result:
     """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
     from phonolith.compiler.quantize import quantize_checkpoint
 
-    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip)
+    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip, softmax_bits)
 
 
 def render_error_rate(result: Result) -> None:

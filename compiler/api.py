@@ -44,7 +44,7 @@ class Compiled:
 
 
 def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config: MachineConfig | None = None, *,
-            bits: int = 8, clip: str = "max", name: str | None = None) -> Compiled:
+            bits: int = 8, clip: str = "max", softmax_bits: int = 8, name: str | None = None) -> Compiled:
     """Quantize and compile a ``torch.nn.Module``.
 
     Parameters
@@ -58,7 +58,7 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
         Representative inputs, of any lengths.
     config : MachineConfig, optional
         The machine; the default one without it.
-    bits, clip
+    bits, clip, softmax_bits
         Of :func:`phonolith.compiler.quantize.quantize`.
     name : str, optional
         Of the model; the module's class by default.
@@ -71,7 +71,8 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
     """
     example = single(example_inputs)
     graph = quantize(import_module(module, example, name or type(module).__name__),
-                     [sequence(each).astype(np.float32) for each in calibration], bits, clip)
+                     [sequence(each).astype(np.float32) for each in calibration], bits, clip,
+                     softmax_bits=softmax_bits)
     return Compiled(graph, compile_graph(graph, config or MachineConfig(), int(example.shape[1])))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 MAX_SHIFT = 47
 MULTIPLIER_BITS = 16
+MAX_OFFSET = (1 << 16) - 1
 
 
 def _normalised(value: float) -> tuple[int, int]:
@@ -48,5 +49,37 @@ def encode_inverse_sqrt(factor: float) -> tuple[int, int]:
 
 
 def exponential_table(step: float) -> np.ndarray:
-    """Return the uint8 table ``round(255 * exp(-index * step))`` of ``softmax_exp``."""
-    return np.rint(255 * np.exp(-step * np.arange(256))).astype(np.uint8)
+    """Return the uint8 table ``round(255 * exp(-index * step))`` of ``softmax_exp``; the last entry is 0.
+
+    The last stands for all distances that the table does not reach: as 1, they would never fade away.
+    """
+    table = np.rint(255 * np.exp(-step * np.arange(256))).astype(np.uint8)
+    table[-1] = 0
+    return table
+
+
+def wide_exponential_tables(step: float) -> np.ndarray:
+    """Return the uint8 ``[3, 256]`` tables of ``softmax_exp`` with an ``offset``: exponentials of 16 bits.
+
+    ``round(65535 * exp(-index * step))`` as high and low bytes for index 0 .. 254, and where a byte holds it for
+    index 255 .. 508, in entries 1 .. 254 of the third. All other entries are 0.
+    """
+    values = np.minimum(np.rint(65535 * np.exp(-step * np.arange(509))).astype(np.int64), 65535)
+    if values[255] > 255:
+        raise ValueError(f"with steps of {step} the exponential at 255 is {values[255]}: no byte holds it")
+    tables = np.zeros((3, 256), np.uint8)
+    tables[0, :255], tables[1, :255], tables[2, 1:255] = values[:255] >> 8, values[:255] & 255, values[255:]
+    return tables
+
+
+def far_offset(multiplier: int, shift: int) -> int:
+    """Return the ``offset`` of ``softmax_exp`` with which the third table takes over where the others end.
+
+    The first distance with index 255 of the one is the first with index 1 of the other, whatever the rounding.
+    Distances of int16 scores are below 2**16, and so is the offset: at its limit the third table is never reached.
+    """
+    if multiplier == 0:
+        return MAX_OFFSET
+    half = (1 << shift) >> 1
+    first_beyond, first_far = (-(-((index << shift) - half) // multiplier) for index in (255, 1))
+    return min(first_beyond - first_far, MAX_OFFSET)

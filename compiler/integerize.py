@@ -11,6 +11,8 @@ from phonolith.compiler.fixed_point import (
     encode_multipliers,
     encode_reciprocal,
     exponential_table,
+    far_offset,
+    wide_exponential_tables,
 )
 from phonolith.compiler.float_graph import FUNCTIONS, FloatGraph, FloatNode
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
@@ -26,8 +28,10 @@ WEIGHT_LEVELS = 127
 BIAS_LIMIT = 1 << 28
 # LayerNorm's normalised rows are int16 in steps of 2**-10: standard deviations up to 32.
 NORMAL_STEPS = 1024
-# The last of the 256 exponentials is the smallest that rounds to 1 of 255.
+# The exponentials of 8 bits end with the smallest that rounds to 1 of 255, those of 16 bits with that of 65535.
 EXPONENT_STEP = math.log(510) / 255
+WIDE_EXPONENT_STEP = math.log(2 * 65535) / 509
+SOFTMAX_BITS = (8, 16)
 
 
 class Integerizer:
@@ -38,10 +42,13 @@ class Integerizer:
     graph : the float graph, ReLUs fused.
     types : dtype and scale of each of its tensors.
     observed, method : for tensors that are rescaled to a second type.
+    softmax_bits : width of exponentials, one of :data:`SOFTMAX_BITS`.
     """
 
-    def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], method: str):
+    def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], method: str,
+                 softmax_bits: int = 8):
         self.graph, self.types, self.observed, self.method = graph, types, observed, method
+        self.wide = softmax_bits == 16
         self.nodes: list[Node] = []
         self.converted: dict[tuple[str, str, float], str] = {}
 
@@ -154,9 +161,11 @@ class Integerizer:
     def _softmax(self, node: FloatNode) -> Node:
         """The table's index counts steps of the exponent below the row's maximum."""
         x, _, scale = self.operand(node)
-        multiplier, shift = encode_multiplier(scale * node.attributes["scale"] / EXPONENT_STEP)
-        table = {"table": exponential_table(EXPONENT_STEP)}
-        return self._node(node, "softmax_exp", (x,), table, multiplier=multiplier, shift=shift)
+        step = WIDE_EXPONENT_STEP if self.wide else EXPONENT_STEP
+        multiplier, shift = encode_multiplier(scale * node.attributes["scale"] / step)
+        table = {"table": wide_exponential_tables(step) if self.wide else exponential_table(step)}
+        wide = {"offset": far_offset(multiplier, shift)} if self.wide else {}
+        return self._node(node, "softmax_exp", (x,), table, multiplier=multiplier, shift=shift, **wide)
 
     def _context(self, node: FloatNode) -> Node:
         """The division by the sum of exponentials and the output's scale are one factor per row."""
@@ -164,7 +173,7 @@ class Integerizer:
         numerator, shift = encode_reciprocal(v_scale / self._scale(node))
         return self._node(
             node, "matmul", (weights, v), numerator=numerator, shift=shift, transpose_b=False, normalize=True,
-            heads=node.attributes["heads"],
+            heads=node.attributes["heads"], **({"wide": True} if self.wide else {}),
         )  # fmt: skip
 
     def _add(self, node: FloatNode) -> Node:

@@ -45,7 +45,7 @@ OPERATORS = {
         "product of two run-time operands, optionally multi-head, optionally divided by row sums",
         (BYTES, ("int8",)),
         attributes=("shift", "transpose_b"),
-        optional=("multiplier", "numerator", "normalize", "heads"),
+        optional=("multiplier", "numerator", "normalize", "heads", "wide"),
     ),
     "softmax_exp": Operator(
         "exponentials relative to the row maximum, by table",
@@ -53,6 +53,7 @@ OPERATORS = {
         outputs=("uint8",),
         constants={"table": "uint8"},
         attributes=("multiplier", "shift"),
+        optional=("offset",),
     ),
     "attention": Operator(
         "softmax(q k^T) v, the fused form of matmul, softmax_exp, matmul",

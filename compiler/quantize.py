@@ -9,7 +9,7 @@ import numpy as np
 
 from phonolith.compiler.calibrate import CLIPS, observe
 from phonolith.compiler.float_graph import FloatGraph, fuse_relu
-from phonolith.compiler.integerize import Integerizer
+from phonolith.compiler.integerize import SOFTMAX_BITS, Integerizer
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.model_file import save
 from phonolith.compiler.passes import lower_graph
@@ -31,6 +31,7 @@ def quantize(
     clip: str = "max",
     name: str | None = None,
     metadata: dict | None = None,
+    softmax_bits: int = 8,
 ) -> Graph:
     """Return the integer graph of ``graph``.
 
@@ -40,17 +41,21 @@ def quantize(
     bits : width of weights and activations; 8.
     clip : how int8 ranges are chosen, one of :data:`phonolith.compiler.calibrate.CLIPS`.
     name, metadata : of the graph; ``input_scale`` and ``scales`` are added.
+    softmax_bits : width of the softmax's exponentials; 8, or 16 for long rows (docs/decisions/0005).
 
     Raises PhonolithError: ``option`` for other widths or clips, ``calibration``, and those of the passes.
     """
     if bits != 8:
         raise PhonolithError("option", f"weights of {bits} bits are not supported.", "Choose --bits 8.")
+    if softmax_bits not in SOFTMAX_BITS:
+        raise PhonolithError("option", f"exponentials of {softmax_bits} bits are not supported.",
+                             "Choose --softmax-bits 8 or 16.")
     if clip not in CLIPS:
         raise PhonolithError("option", f"there is no clip {clip!r}.", f"Choose one of {', '.join(CLIPS)}.")
     graph = fuse_relu(graph)
     observed = observe(graph, calibration)
     types = choose_types(graph, observed, clip)
-    result = Integerizer(graph, types, observed, clip).run(name or graph.name, metadata or {})
+    result = Integerizer(graph, types, observed, clip, softmax_bits).run(name or graph.name, metadata or {})
     lower_graph(result)
     return result
 
@@ -107,18 +112,20 @@ def quantize_checkpoint(
     seed: int = 0,
     bits: int = 8,
     clip: str = "max",
+    softmax_bits: int = 8,
 ) -> dict:
     """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
 
-    Returns model, output, bits, clip, calibration strings, nodes, bytes, seconds.
+    Returns model, output, bits, softmax_bits, clip, calibration strings, nodes, bytes, seconds.
     """
     from phonolith.models.encoder_ctc import load_encoder
 
     started = time.perf_counter()
     model, name = load_encoder(checkpoint), Path(output).stem
+    wide = "" if softmax_bits == 8 else f" --softmax-bits {softmax_bits}"
     provenance = {
         "checkpoint": Path(checkpoint).name,
-        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}",
+        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}{wide}",
         "calibration": f"{calibrate} strings of training recordings, generator {GENERATOR_VERSION}",
         "clip": clip,
     }
@@ -128,9 +135,11 @@ def quantize_checkpoint(
         bits,
         clip,
         metadata=encoder_metadata(model.config.vocabulary, provenance),
+        softmax_bits=softmax_bits,
     )
     save(output, graph)
-    return summary(graph, output) | {"clip": clip, "calibrate": calibrate} | seconds_since(started)
+    chosen = {"softmax_bits": softmax_bits, "clip": clip, "calibrate": calibrate}
+    return summary(graph, output) | chosen | seconds_since(started)
 
 
 def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str]) -> dict:

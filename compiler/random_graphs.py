@@ -13,6 +13,8 @@ from phonolith.compiler.fixed_point import (
     encode_multiplier,
     encode_reciprocal,
     exponential_table,
+    far_offset,
+    wide_exponential_tables,
 )
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
 
@@ -43,6 +45,7 @@ class Builder:
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
+        self.results: list[str] = []
 
     def choose(self, *options):
         """Return one of ``options``."""
@@ -199,7 +202,10 @@ def conv_block(b: Builder, x: Tensor) -> Tensor:
 
 
 def attention_block(b: Builder, x: Tensor) -> Tensor:
-    """Multi-head attention over one fused projection or three, queries and values of one width."""
+    """Multi-head attention over one fused projection or three, queries and values of one width.
+
+    Sometimes the exponentials are a result of the graph, too: then the three operators cannot be fused.
+    """
     x, heads = b.bytes(x), b.integer(1, 3)
     width = heads * b.integer(8, 32)
     if b.chance(0.5):
@@ -214,12 +220,18 @@ def attention_block(b: Builder, x: Tensor) -> Tensor:
         multiplier=multiplier, shift=shift, transpose_b=True, heads=heads,
     )  # fmt: skip
     multiplier, shift = encode_multiplier(b.integer(50, 500) / 4 / scores.rms)
-    tables = {"table": exponential_table(b.integer(5, 60) / 1000)}
-    exp = b.append("softmax_exp", (scores,), "uint8", scores.shape, 255, tables, multiplier=multiplier, shift=shift)
+    wide = {"wide": True} if b.chance(0.4) else {}
+    offset = {"offset": far_offset(multiplier, shift)} if wide else {}
+    tables = {"table": wide_exponential_tables(b.integer(22, 60) / 1000) if wide
+              else exponential_table(b.integer(5, 60) / 1000)}
+    exp = b.append("softmax_exp", (scores,), "uint8", scores.shape, 255, tables, multiplier=multiplier, shift=shift,
+                   **offset)
+    if b.chance(0.25):
+        b.results.append(exp.name)
     numerator, shift = encode_reciprocal(b.integer(10, 30) / 10)
     return b.append(
         "matmul", (exp, v), "int8", (frames, width), TARGET_RMS["int8"],
-        numerator=numerator, shift=shift, transpose_b=False, normalize=True, heads=heads,
+        numerator=numerator, shift=shift, transpose_b=False, normalize=True, heads=heads, **wide,
     )  # fmt: skip
 
 
@@ -275,5 +287,5 @@ def random_graph(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
         x = b.choose(*BLOCKS)(b, x)
     if b.chance(0.4) and x.dtype != "uint8":
         x = b.append("argmax", (x,), "int16", x.shape[:1], 1.0)
-    graph = Graph(f"random-{seed}", (value,), tuple(b.nodes), (x.name,), {"seed": seed})
+    graph = Graph(f"random-{seed}", (value,), tuple(b.nodes), (x.name, *b.results), {"seed": seed})
     return graph, inputs

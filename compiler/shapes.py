@@ -6,6 +6,8 @@ from phonolith.compiler.ir import Graph, Node
 from phonolith.hw.errors import PhonolithError
 
 MAX_FRAMES = 16384
+# Exponentials of 16 bits: high bytes, low bytes, and those too small for a high byte.
+PLANES = 3
 Shape = tuple[int, ...]
 
 
@@ -44,6 +46,9 @@ def _conv2d(node: Node, x: Shape) -> Shape:
 
 def _matmul(node: Node, a: Shape, b: Shape) -> Shape:
     heads, transpose = node.attributes.get("heads"), node.attributes["transpose_b"]
+    if node.attributes.get("wide"):
+        require(a[0] == PLANES, node, f"wide needs {PLANES} planes, not {a}")
+        a = a[1:]
     multi_head_a = heads is not None and not transpose
     require(len(a) == (3 if multi_head_a else 2) and len(b) == 2, node, f"the operands are {a} and {b}")
     inner = b[1] if transpose else b[0]
@@ -60,6 +65,10 @@ def _attention(node: Node, q: Shape, k: Shape, v: Shape) -> Shape:
     heads = node.attributes["scores"].get("heads", 1)
     require(q[1] % heads == 0 and v[1] % heads == 0, node, f"{q} does not divide into {heads} heads")
     return (q[0], v[1])
+
+
+def _softmax_exp(node: Node, x: Shape) -> Shape:
+    return (PLANES, *x) if "offset" in node.attributes else x
 
 
 def _add(node: Node, a: Shape, b: Shape) -> Shape:
@@ -95,7 +104,7 @@ RULES = {
     "slice": _slice,
     "reshape": _reshape,
     "argmax": lambda node, x: x[:-1],
-    "softmax_exp": lambda node, x: x,
+    "softmax_exp": _softmax_exp,
     "rescale": lambda node, x: x,
     "table": lambda node, x: x,
 }

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from phonolith.compiler.ir import Node
+from phonolith.compiler.operators import OPERATORS
 from phonolith.hw import isa
 
 ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
@@ -15,7 +17,8 @@ SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_by
 # Reserved for narrower weights, or mere register numbers.
 IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "source_register",
            "destination_register")
-
+# Operators with exponentials of 8 or of 16 bits.
+SOFTMAX = ("softmax_exp", "attention")
 
 # What can hold an engine up: the array reads memories of its own, but may wait for words on their way from DRAM; only
 # array and vector engine share the drain.
@@ -33,7 +36,12 @@ class Coverage:
     def __init__(self):
         self.opcodes = Counter({each.mnemonic: 0 for each in isa.INSTRUCTIONS})
         self.flags = Counter({name: 0 for each in isa.INSTRUCTIONS for name in flag_names(each)})
+        self.operators = Counter({name: 0 for name in operator_names()})
         self.stalls = Counter({f"{engine}.{cause}": 0 for engine, causes in STALLS.items() for cause in causes})
+
+    def node(self, node: Node) -> None:
+        """Count an operator of a lowered graph."""
+        self.operators[operator_name(node)] += 1
 
     def retire(self, _position: int, mnemonic: str, operands: dict[str, int], _state) -> None:
         """Count one instruction, and its settings unless it is empty.
@@ -67,8 +75,23 @@ class Coverage:
                     self.stalls[f"{engine}.{cause}"] += cycles
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """Return ``{opcode, flag, stall}``, each with a count per name."""
-        return {"opcode": dict(self.opcodes), "flag": dict(self.flags), "stall": dict(self.stalls)}
+        """Return ``{opcode, flag, stall}``, each with a count per name; ``operator`` if any was counted."""
+        operators = {"operator": dict(self.operators)} if self.operators.total() else {}
+        return {"opcode": dict(self.opcodes), "flag": dict(self.flags), "stall": dict(self.stalls), **operators}
+
+
+def operator_names() -> list[str]:
+    """Return the names under which operators are counted."""
+    plain = [name for name in OPERATORS if name not in SOFTMAX]
+    return [*plain, "matmul.normalize", *(f"{name}.{bits}" for name in SOFTMAX for bits in (8, 16))]
+
+
+def operator_name(node: Node) -> str:
+    """Return under which name an operator is counted: softmax with the bits of its exponentials."""
+    if node.op in SOFTMAX:
+        wide = "offset" in node.attributes.get("exp", node.attributes)
+        return f"{node.op}.{16 if wide else 8}"
+    return "matmul.normalize" if node.attributes.get("normalize") else node.op
 
 
 def flag_names(instruction: isa.Instruction) -> list[str]:

@@ -179,6 +179,18 @@ def last_writer(case: ProgramCase, config: MachineConfig, difference: MemoryDiff
     return line(case.words, position, instruction_at(case.words, position))
 
 
+def describe_difference(case: ProgramCase, config: MachineConfig, found: MemoryDifference) -> dict:
+    """Return a difference with the contract's keys.
+
+    ``tensor`` and ``memory`` name the memory, ``index`` and ``address`` the place in it, ``instruction`` is the last
+    one that writes there (disassembled).
+    """
+    writer = None if found.memory == "run" else last_writer(case, config, found)
+    return {"rung": "rtl", "tensor": found.memory, "memory": found.memory, "index": list(found.index),
+            "address": found.address(config), "expected": found.expected, "actual": found.actual,
+            "instruction": writer, "cycle": found.cycle}
+
+
 def last_write_seen(case: ProgramCase, config: MachineConfig, difference: MemoryDifference,
                     poison: int) -> Iterator[tuple[int, int]]:
     """Yield (ordinal, word position) of the last instruction that replaced a poisoned value."""

@@ -9,6 +9,7 @@ import numpy as np
 from phonolith.compiler import model_file
 from phonolith.compiler.disassembler import disassemble
 from phonolith.compiler.ir import Graph
+from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -18,7 +19,7 @@ from phonolith.sim.coverage import Coverage
 from phonolith.sim.iss import Machine
 from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, make_case
 from phonolith.sim.program_case import ProgramCase
-from phonolith.sim.program_check import check, last_writer
+from phonolith.sim.program_check import check, describe_difference
 from phonolith.sim.random_programs import random_program
 from phonolith.sim.recognise import quantize_features
 from phonolith.sim.rtl.run import RtlMachine
@@ -44,6 +45,8 @@ def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConf
     checked = failed = tensors = 0
     difference = None
     for name, graph, inputs in cases:
+        for node in lower_graph(graph).nodes:
+            coverage.node(node)
         case = make_case(graph, inputs, config)
         stalls_seed = checked if stalls else None
         found = climb(case, config, rungs, coverage, stalls_seed)
@@ -87,9 +90,14 @@ def record(case: Case, config: MachineConfig, cycle: int, path: Path, stalls_see
 def verify_utterances(paths: Sequence[str | os.PathLike], model: str, config: MachineConfig,
                       rungs: Sequence[str] = RUNGS, waves: Path | None = None) -> dict:
     """Verify a model on audio files, or on int8 or float features in ``.npy`` files."""
+    return verify_cases(utterance_cases(paths, model), config, rungs, waves=waves)
+
+
+def utterance_cases(paths: Sequence[str | os.PathLike], model: str) -> Iterator[tuple[str, Graph, Inputs]]:
+    """Yield audio or features files as cases."""
     graph = model_file.load(model_file.resolve(model))
-    cases = ((Path(path).name, graph, read_inputs(graph, Path(path))) for path in paths)
-    return verify_cases(cases, config, rungs, waves=waves)
+    for path in map(Path, paths):
+        yield path.name, graph, read_inputs(graph, path)
 
 
 def read_inputs(graph: Graph, path: Path) -> Inputs:
@@ -111,12 +119,13 @@ def read_inputs(graph: Graph, path: Path) -> Inputs:
 def verify_strings(data: str | os.PathLike, strings: int, model: str, config: MachineConfig,
                    rungs: Sequence[str] = RUNGS, seed: int = 0, waves: Path | None = None) -> dict:
     """Verify a model on digit strings made of the test takes of a recordings folder."""
-    graph = model_file.load(model_file.resolve(model))
-    return verify_cases(string_cases(graph, data, strings, seed), config, rungs, waves=waves)
+    return verify_cases(string_cases(data, strings, model, seed), config, rungs, waves=waves)
 
 
-def string_cases(graph: Graph, data: str | os.PathLike, strings: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
+def string_cases(data: str | os.PathLike, strings: int, model: str,
+                 seed: int = 0) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield test strings of a recordings folder as cases."""
+    graph = model_file.load(model_file.resolve(model))
     for string in StringMaker(evaluation_recordings(data), seed).strings(strings):
         frames = quantize_features(graph, features(string.samples))
         yield " ".join(string.words), graph, {graph.inputs[0].name: frames}
@@ -129,8 +138,13 @@ def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, r
         return verify_programs(count, config, seed, stalls)
     if kind != "graph":
         raise ValueError(f"kind must be 'graph' or 'program', not {kind!r}")
-    cases = ((f"seed {each}", *random_graph(each)) for each in range(seed, seed + count))
-    return verify_cases(cases, config, rungs, stalls, waves)
+    return verify_cases(graph_cases(count, seed), config, rungs, stalls, waves)
+
+
+def graph_cases(count: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
+    """Yield random graphs with random inputs as cases."""
+    for each in range(seed, seed + count):
+        yield f"seed {each}", *random_graph(each)
 
 
 def verify_programs(count: int, config: MachineConfig, seed: int = 0, stalls: bool = False,
@@ -160,15 +174,6 @@ def verify_programs(count: int, config: MachineConfig, seed: int = 0, stalls: bo
 
 
 def describe_program(case: ProgramCase, rtl: RtlMachine, stalls_seed: int | None) -> dict:
-    """Return where a program's RTL first differs from the instruction-set simulator: the contract's keys.
-
-    ``tensor`` and ``memory`` name the memory, ``index`` and ``address`` the place in it, ``instruction`` is the last
-    one that writes there (disassembled).
-    """
+    """Return where a program's RTL first differs from the instruction-set simulator: the contract's keys."""
     found = check(case, rtl, stalls_seed, log_writes=True)
-    if found is None:
-        return {"rung": "rtl", "tensor": None}
-    writer = None if found.memory == "run" else last_writer(case, rtl.config, found)
-    return {"rung": "rtl", "tensor": found.memory, "memory": found.memory, "index": list(found.index),
-            "address": found.address(rtl.config), "expected": found.expected, "actual": found.actual,
-            "instruction": writer, "cycle": found.cycle}
+    return describe_difference(case, rtl.config, found) if found else {"rung": "rtl", "tensor": None}

@@ -18,12 +18,6 @@ from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, 
 MAXIMUM, SUM, FACTOR = range(3)
 
 
-def lower_attention(ctx: Lowering, node: Node) -> None:
-    """Emit all heads."""
-    ctx.load_table(node.constants["table"])
-    Attention(ctx, node).emit()
-
-
 @dataclass(frozen=True)
 class Block:
     """Some rows of one head; ``first`` and ``last`` of its head."""
@@ -75,6 +69,7 @@ class Attention:
 
     def emit(self) -> None:
         """Emit the blocks, the scores of the next one before the context of this one if memory allows."""
+        self.load_tables()
         blocks = list(self.blocks())
         self.multiply_scores(blocks[0])
         self.drain_scores(blocks[0])
@@ -91,6 +86,10 @@ class Attention:
             if following and not ahead:
                 self.multiply_scores(following)
                 self.drain_scores(following)
+
+    def load_tables(self) -> None:
+        """Load the table that all blocks use."""
+        self.ctx.load_table(self.node.constants["table"])
 
     def has_room(self, block: Block) -> bool:
         """Tell whether a block's keys and values fit beside those in use."""
@@ -146,9 +145,13 @@ class Attention:
         self.ctx.emitter.matmul(
             a_base=self.exponentials.low, a_unsigned=True, w_base=operands.low + self.key_words,
             w_tile_words=self.step_words, column_tiles=self.value_tiles, k=self.steps)
+        self.release_operands(block)
+
+    def release_operands(self, block: Block) -> None:
+        """Give back the exponentials, and keys and values with a head's last block."""
         self.ctx.activation.release(self.exponentials)
         if block.last:
-            self.ctx.weight.release(operands)
+            self.ctx.weight.release(self.operands[block.head])
 
     def drain_context(self, block: Block) -> None:
         """Divide by the row sums and store, tile by tile where a strip is narrower than the array."""

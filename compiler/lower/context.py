@@ -128,11 +128,11 @@ class Lowering:
         self.emitter.load(target=target, address=address, base=base, segment_bytes=size,
                           bank_per_word=bank_per_word, row_words=row_words)
 
-    def load_table(self, table: np.ndarray) -> None:
-        """Make the vector unit's table hold 256 bytes."""
+    def load_table(self, table: np.ndarray, address: int | None = None) -> None:
+        """Make the vector unit's table hold 256 bytes, a new constant unless they have an ``address`` already."""
         data = np.ascontiguousarray(table).view(np.uint8)
         if data.tobytes() != self._table:
-            self.load_block(Target.TABLE, self.constant(data), 256, 0)
+            self.load_block(Target.TABLE, self.constant(data) if address is None else address, 256, 0)
             self._table = data.tobytes()
 
     def temporary(self, like: View, frame_rows: int = 0, frame_bytes: int = 0) -> View:

@@ -3,6 +3,7 @@
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, WIDTH, Lowering
 from phonolith.compiler.lower.rowwise import Piece, pieces
+from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Saturate, Source, Target
 
 
@@ -27,26 +28,22 @@ def lower_add(ctx: Lowering, node: Node) -> None:
 def lower_rescale(ctx: Lowering, node: Node) -> None:
     """Emit a change of scale."""
     factor = (node.attributes["multiplier"], node.attributes["shift"])
-    for piece in unary_pieces(ctx, node):
-        unary(ctx, node, piece, multiplier=Multiplier.IMMEDIATE, factor=factor)
+    x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
+    for piece in pieces(ctx, x, y):
+        unary(ctx, x, y, piece, multiplier=Multiplier.IMMEDIATE, factor=factor)
 
 
 def lower_table(ctx: Lowering, node: Node) -> None:
     """Emit a table lookup."""
     ctx.load_table(node.constants["table"])
-    for piece in unary_pieces(ctx, node):
-        unary(ctx, node, piece, table=True)
-
-
-def unary_pieces(ctx: Lowering, node: Node):
-    """Return the pieces of a node with one input."""
-    return pieces(ctx, ctx.views[node.inputs[0]], ctx.views[node.name])
-
-
-def unary(ctx: Lowering, node: Node, piece: Piece, table: bool = False,
-          multiplier: Multiplier = Multiplier.ONE, factor: tuple[int, int] = (0, 0)) -> None:
-    """Load, pass through the vector unit, and store one piece."""
     x, y = ctx.views[node.inputs[0]], ctx.views[node.name]
+    for piece in pieces(ctx, x, y):
+        unary(ctx, x, y, piece, table=True)
+
+
+def unary(ctx: Lowering, x: View, y: View, piece: Piece, table: bool = False,
+          multiplier: Multiplier = Multiplier.ONE, factor: tuple[int, int] = (0, 0)) -> None:
+    """Load, pass through the vector unit, and store one piece of x."""
     loaded = ctx.scratch_words(piece.columns, x.itemsize)
     stored = ctx.scratch_words(piece.columns, y.itemsize)
     with ctx.take(ctx.operands, piece.count * loaded) as source, \

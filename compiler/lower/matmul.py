@@ -17,7 +17,7 @@ def lower_matmul(ctx: Lowering, node: Node) -> None:
     a = node.attributes
     if a.get("normalize") and ctx.views[node.inputs[0]].dtype != "uint8":
         raise ctx.unsupported("normalize needs uint8 rows, whose sums cannot be negative")
-    for x, b, y in heads(ctx, node):
+    for x, b, y in heads(node, *(ctx.views[name] for name in (*node.inputs, node.name))):
         ((rows, results),) = common_rows(x, y)
         if a["transpose_b"]:
             columns, tile_columns, load_columns = b.shape[0], ctx.config.columns, by_rows(ctx, b)
@@ -32,9 +32,8 @@ def lower_matmul(ctx: Lowering, node: Node) -> None:
             rows_ready=not ctx.made.intersection(node.inputs))).emit()
 
 
-def heads(ctx: Lowering, node: Node) -> Iterator[tuple[View, View, View]]:
+def heads(node: Node, a: View, b: View, y: View) -> Iterator[tuple[View, View, View]]:
     """Yield both operands and the result of each head."""
-    a, b, y = (ctx.views[name] for name in (*node.inputs, node.name))
     count = node.attributes.get("heads")
     if count is None:
         yield a, b, y

@@ -1,10 +1,13 @@
 """softmax_exp and argmax: reductions along whole rows."""
 
 from dataclasses import replace
+from typing import Any
 
 from phonolith.compiler.ir import Node
+from phonolith.compiler.lower import wide
 from phonolith.compiler.lower.context import WIDTH, Lowering
 from phonolith.compiler.lower.rowwise import Rowwise
+from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import Rows
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Saturate, Source
 
@@ -28,6 +31,37 @@ class SoftmaxExp(Rowwise):
                 destination=Destination.SCRATCHPAD, destination_byte=True, destination_base=result,
                 destination_pitch=self.result_words)
             ctx.store_rows(rows, result, self.result_words)
+
+
+class WideSoftmaxExp(Rowwise):
+    """Three planes of bytes, each with its table (``docs/graph.md``)."""
+
+    def __init__(self, ctx: Lowering, node: Node):
+        super().__init__(ctx, node)
+        self.plane_bytes = self.y.strides[0]
+        self.y = self.y.at(0)
+        self.tables = wide.Tables(ctx, node.constants["table"])
+
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+        """Emit one tile: maximum, then the planes."""
+        ctx, a = self.ctx, self.node.attributes
+        x: dict[str, Any] = {"rows": count, "columns": self.columns, "source_base": source, "source_pitch": pitch}
+        ctx.emitter.vector(**x, source=Source.SCRATCHPAD, reduce=Reduce.MAX, reduce_register=wide.MAXIMUM)
+        with wide.offset_parameter(ctx, a["offset"]) as offset:
+            wide.far_maximum(ctx, count, offset)
+        for plane in range(PLANES):
+            self.tables.load(plane)
+            with ctx.take(ctx.results, count * self.result_words) as result:
+                ctx.emitter.vector(
+                    **x, **wide.look_up(a, plane), destination=Destination.SCRATCHPAD, destination_byte=True,
+                    destination_base=result, destination_pitch=self.result_words)
+                stored = replace(rows, address=rows.address + plane * self.plane_bytes)
+                ctx.store_rows(stored, result, self.result_words)
+
+
+def softmax_exp(ctx: Lowering, node: Node) -> Rowwise:
+    """Return the emitter of exponentials of 8 or 16 bits."""
+    return (WideSoftmaxExp if "offset" in node.attributes else SoftmaxExp)(ctx, node)
 
 
 class ArgMax(Rowwise):

@@ -4,8 +4,8 @@ import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import check_operators
-from phonolith.compiler.operators import OPERATORS, Operator
-from phonolith.compiler.shapes import infer_shapes, minimum_frames, require
+from phonolith.compiler.operators import BYTES, OPERATORS, Operator
+from phonolith.compiler.shapes import PLANES, infer_shapes, minimum_frames, require
 from phonolith.hw.errors import PhonolithError
 
 # Closed ranges of constants and scalar attributes by name.
@@ -19,9 +19,12 @@ RANGES = {
     "numerator": (1 << 15, (1 << 16) - 1),
     "beta": (-(1 << 16), (1 << 16) - 1),
     "epsilon": (0, (1 << 31) - 1),
+    "offset": (0, (1 << 16) - 1),
 }
 # What `shift` may be where it is the h of a reciprocal or an inverse square root.
 ROW_FACTOR_SHIFT = (0, 63)
+# The high bytes of exponentials are scaled with a shift this much smaller.
+WIDE_SHIFT = 8
 
 
 def check(graph: Graph) -> Graph:
@@ -71,9 +74,11 @@ def _check_constants(node: Node, operator: Operator) -> None:
 
 
 def _check_lengths(node: Node) -> None:
-    """Every per-channel constant has one element per output channel; tables have 256."""
+    """Every per-channel constant has one element per output channel; tables have 256, one per plane of exponentials."""
     if "table" in node.constants:
-        require(node.constants["table"].shape == (256,), node, "its table does not have 256 entries")
+        exp = node.attributes.get("exp", node.attributes)
+        shape, wanted = node.constants["table"].shape, (PLANES, 256) if "offset" in exp else (256,)
+        require(shape == wanted, node, f"its table has shape {shape}, not {wanted}")
     leading = next((node.constants[role] for role in ("weight", "gamma") if role in node.constants), None)
     if leading is None:
         return
@@ -124,6 +129,10 @@ def _check_matmul(node: Node) -> None:
     require(not (normalize and node.attributes["transpose_b"]), node, "normalize needs transpose_b false")
     factor = "numerator" if normalize else "multiplier"
     require(factor in node.attributes, node, f"it lacks {factor}")
+    if node.attributes.get("wide"):
+        require(normalize, node, "wide needs normalize")
+        require(node.dtype in BYTES, node, f"wide makes int8 or uint8, not {node.dtype}")
+        require(node.attributes["shift"] >= WIDE_SHIFT, node, f"wide needs a shift of at least {WIDE_SHIFT}")
 
 
 def _check_conv2d(node: Node) -> None:

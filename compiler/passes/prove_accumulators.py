@@ -32,6 +32,8 @@ def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
             raise _overflow(node, low, f"{lowest[low]}, less than {INT32_MIN}")
         if node.op == "layernorm":
             check_centred(node, operands[0][1][-1])
+        if node.attributes.get("context", node.attributes).get("wide"):
+            check_low_sum(node, operands[-1][1][0])
     return graph
 
 
@@ -53,6 +55,16 @@ def check_centred(node: Node, width: int) -> None:
             "accumulator-overflow",
             f"node {node.name!r} (layernorm): a value less the mean can reach {reach}, more than {CENTRED_MAX}.",
             f"mean_multiplier / 2**mean_shift must be close to 1 / {width}.")
+
+
+def check_low_sum(node: Node, steps: int) -> None:
+    """Refuse so many exponentials of 16 bits that the sum of their low bytes, less 7 bits, could leave int16."""
+    highest = RANGE["uint8"][1] * steps + 64 >> 7
+    if highest > RANGE["int16"][1]:
+        raise PhonolithError(
+            "accumulator-overflow",
+            f"node {node.name!r} ({node.op}): the low bytes of {steps} exponentials can sum up to {highest} * 128, "
+            f"more than {RANGE['int16'][1]} * 128.", "Use exponentials of 8 bits, or shorter sequences.")
 
 
 def weighted_bounds(node: Node, x: Operand, *_residual: Operand) -> np.ndarray:

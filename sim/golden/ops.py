@@ -12,6 +12,7 @@ from phonolith.sim.golden.arithmetic import (
     inverse_sqrt,
     reciprocal,
     requantize,
+    rshift_round,
     saturate,
 )
 
@@ -55,8 +56,10 @@ def matmul_plain(a, b, heads: int | None):
     return exact_matmul(a, b if heads is None else split_heads(b, heads))
 
 
-def matmul(a, b, *, dtype, shift, transpose_b, multiplier=0, numerator=0, normalize=False, heads=None):
+def matmul(a, b, *, dtype, shift, transpose_b, multiplier=0, numerator=0, normalize=False, heads=None, wide=False):
     """Product of two run-time operands, requantized by a scalar or by the reciprocal of a's row sums."""
+    if wide:
+        return matmul_wide(a, b, dtype, numerator, shift, heads)
     acc = fit_int32((matmul_transposed if transpose_b else matmul_plain)(a, b, heads))
     if normalize:
         if transpose_b:
@@ -66,11 +69,27 @@ def matmul(a, b, *, dtype, shift, transpose_b, multiplier=0, numerator=0, normal
     return y if heads is None or transpose_b else merge_heads(y)
 
 
-def softmax_exp(x, *, dtype, table, multiplier, shift):
-    """Exponentials of x ``[.., S]`` relative to the maximum of each row, by table."""
+def matmul_wide(a, b, dtype: str, numerator: int, shift: int, heads: int | None):
+    """Product of exponentials in planes ``[3, .., M, K]`` and b, divided by the row sums."""
+    high, low, far = a.sum(axis=-1, keepdims=True, dtype=np.int64)
+    low, far = (saturate(rshift_round(part, 7), "int16") for part in (low, far))
+    total = 2 * high + add(low, far, dtype="int16")
+    context = np.int64(0)
+    for plane, plane_shift in ((a[2], shift), (a[1], shift), (a[0], shift - 8)):
+        part = requantize(fit_int32(matmul_plain(plane, b, heads)), *reciprocal(total, numerator, plane_shift))
+        context = add(saturate(part, "int16"), context, dtype="int16")
+    y = saturate(rshift_round(context, 7), dtype)
+    return y if heads is None else merge_heads(y)
+
+
+def softmax_exp(x, *, dtype, table, multiplier, shift, offset=None):
+    """Exponentials of x ``[.., S]`` relative to the maximum of each row, by table; in planes with an ``offset``."""
     distance = x.max(axis=-1, keepdims=True).astype(np.int64) - x
-    index = np.minimum(requantize(distance, multiplier, shift), 255)
-    return saturate(table[index], dtype)
+    near = saturate(requantize(distance, multiplier, shift), "uint8")
+    if offset is None:
+        return saturate(table[near], dtype)
+    far = saturate(requantize(distance - offset, multiplier, shift), "uint8")
+    return saturate(np.stack([table[0][near], table[1][near], table[2][far]]), dtype)
 
 
 def attention(q, k, v, *, dtype, table, scores, exp, context):

@@ -1,6 +1,7 @@
 """Run programs on the simulated accelerator."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -163,7 +164,8 @@ class RtlMachine:
 
     def run(self, image: np.ndarray, program_address: int, args: tuple[int, ...] = (), *,
             max_cycles: int = DEFAULT_MAX_CYCLES, stalls_seed: int | None = None, log_writes: bool = False,
-            quiet_cycles: int = QUIET_CYCLES, faults: tuple[BusFault, ...] = ()) -> RunResult:
+            quiet_cycles: int = QUIET_CYCLES, faults: tuple[BusFault, ...] = (),
+            pause: tuple[int, Callable[[], None]] | None = None) -> RunResult:
         """Run the program at ``program_address`` of a DRAM image to its end.
 
         Parameters
@@ -184,6 +186,8 @@ class RtlMachine:
             Give up after that many cycles without any transfer on the bus.
         faults : tuple of BusFault
             Transactions that are to fail.
+        pause : (int, callable), optional
+            Call this after so many cycles of the run, or when it ends before, and go on.
 
         Raises
         ------
@@ -196,12 +200,22 @@ class RtlMachine:
         memory = padded(image)
         self._harness.memory(memory)
         self._start(program_address, args, stalls_seed, log_writes, faults)
+        if pause is not None:
+            cycle, action = pause
+            self._harness.run(max(cycle - self.cycle, 0))
+            action()
         cpu_seconds, clocked = self._clock(max_cycles, quiet_cycles)
         report = self._harness.report()
         self._check_protocol(report)
         result = self._result(memory[:image.size], report, cpu_seconds, clocked, log_writes)
         self._needs_reset = False
         return result
+
+    @property
+    def cycle(self) -> int:
+        """Cycles clocked since the start write was accepted."""
+        report = self._harness.report()
+        return report.cycle - report.start_cycle
 
     def memories(self) -> dict[str, np.ndarray]:
         """Return the on-chip memories by instance path, uint8 ``[words, bytes]``: live views, to read and to write.

@@ -94,6 +94,16 @@ def test_integer_model_is_close_to_the_float_model(clip, activation):
     assert integers["ids"].dtype == np.int16
 
 
+def test_exponentials_of_16_bits():
+    errors = {}
+    for bits in (8, 16):
+        quantized, integers, floats = integer_and_float(encoder(), softmax_bits=bits)
+        errors[bits] = relative_error(quantized, integers, floats, "context")
+        (attention,) = (node for node in lower_graph(quantized).nodes if node.op == "attention")
+        assert attention.attributes["context"].get("wide", False) == (bits == 16)
+    assert errors[16] < 0.05 and errors[16] < errors[8] + 0.002
+
+
 def test_post_norm_streams_are_rescaled_where_bytes_are_read():
     quantized, integers, floats = integer_and_float(encoder(post_norm=True))
     assert quantized.node("post").dtype == "int16"
@@ -157,7 +167,8 @@ def test_clip_methods():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'")],
+    [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
+     ({"softmax_bits": 12}, "exponentials of 12 bits are not supported")],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(PhonolithError, match=message) as caught:

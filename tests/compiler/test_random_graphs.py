@@ -8,6 +8,7 @@ from phonolith.compiler.model_file import graph_to_json
 from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.random_graphs import random_graph
+from phonolith.sim.coverage import operator_name, operator_names
 from phonolith.sim.golden.interpret import interpret
 
 SEEDS = range(120)
@@ -25,10 +26,13 @@ def test_every_operator_dtype_and_size_occurs():
         graph, inputs = random_graph(seed)
         seen[f"T={len(inputs['x'])}"] += 1
         dtypes = {item.name: item.dtype for item in (*graph.inputs, *graph.nodes)}
+        for node in lower_graph(graph).nodes:
+            seen[operator_name(node)] += 1
         for node in (*graph.nodes, *lower_graph(graph).nodes):
             seen[node.op] += 1
             seen[f"{node.op} {dtypes[node.inputs[0]]} -> {node.dtype}"] += 1
     assert set(OPERATORS) <= set(seen)
+    assert all(seen[name] for name in operator_names())
     for x in ("int8", "uint8"):
         assert all(seen[f"linear {x} -> {y}"] for y in ("int8", "uint8", "int16"))
     assert all(seen[f"T={frames}"] for frames in (1, 7, 8, 9, 15, 16, 17))

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from phonolith.compiler import pack
 from phonolith.compiler.allocate import Ring
-from phonolith.compiler.tile import ProductSize, balanced, pieces, plan_product, row_blocks
-from phonolith.compiler.views import View, common_rows, flat_tails
+from phonolith.compiler.plan import plan_product
+from phonolith.compiler.tile import Drop, Load, ProductSize, Step, growing, row_blocks
+from phonolith.compiler.views import Block, View, common_rows, flat_tails
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -30,46 +31,75 @@ def test_row_blocks_fill_the_array():
 
 
 @given(st.integers(1, 300), SMALL, st.booleans())
-def test_pieces_cover_a_range_in_order(count, most, small):
-    parts = list(pieces(range(7, 7 + count), most, small))
-    assert [tile for part in parts for tile in part] == list(range(7, 7 + count))
+def test_growing_pieces_cover_a_range_in_order(count, most, small):
+    parts = list(growing(count, most, small))
+    assert [tile for part in parts for tile in part] == list(range(count))
     assert max(map(len, parts)) <= most
     assert not small or len(parts[0]) == 1
 
 
-@given(st.integers(1, 300), SMALL)
-def test_balanced_ranges_differ_by_one(count, most):
-    sizes = [len(part) for part in balanced(count, most)]
-    assert sum(sizes) == count and max(sizes) <= most and max(sizes) - min(sizes) <= 1
-
-
 def size(m: int, k: int, n: int, **changes) -> ProductSize:
-    """Return the size of a plain product."""
+    """Return the size of a plain product with constant weights."""
     config = MachineConfig()
-    fields = dict(outer=1, inner=m, columns=n, k=k, tile_columns=config.columns, byte_results=True,
-                  has_parameters=True, most_rows=m)
+    fields = dict(outer=1, inner=m, columns=n, k=k, tile_columns=config.columns, row_beats=-(-k // 16),
+                  byte_results=True, has_parameters=True, has_residual=False, most_rows=m, rows_ready=True,
+                  follows=True, sliceable=k % 16 == 0)
     return ProductSize(**fields | changes)
 
 
 def test_the_operand_that_fits_stays():
     """128x512x512: the weights are too large, so all rows stay and weights stream once, the first tile alone."""
-    plan = plan_product(size(128, 512, 512), MachineConfig(), first_small=True)
-    assert plan.rows_stay and len(plan.row_groups) == 1
-    assert len(plan.column_groups[0]) == 1
-    plan = plan_product(size(1000, 96, 384), MachineConfig(), first_small=True)
-    assert not plan.rows_stay and len(plan.column_groups) == 1
+    plan = plan_product(size(128, 512, 512), MachineConfig())
+    assert plan.rows_together and not plan.columns_together
+    assert len(plan.column_pieces()) == sum(isinstance(a, Load) and isinstance(a.piece, range) for a in plan.actions)
+    assert len(plan.column_pieces()[0]) == 1
+    assert plan_product(size(1000, 96, 384), MachineConfig()).columns_together
 
 
-@given(st.integers(1, 300), st.integers(1, 1000), st.integers(1, 900), st.booleans())
-def test_every_tile_is_computed_once(m, k, n, first_small):
+def test_rows_that_leave_the_array_empty_come_first():
+    """50x192x50: two rows beyond three whole tiles cost a twelfth of a tile's beats; what follows is sliced."""
+    first, *_ = plan_product(size(50, 192, 50), MachineConfig()).actions
+    assert isinstance(first, Load) and isinstance(first.piece, Block) and first.piece.rows == 2
+
+
+def test_slices_are_not_chosen_where_latency_bounds_them():
+    assert plan_product(size(50, 192, 50), MachineConfig()).sliced
+    assert plan_product(size(50, 192, 50), MachineConfig(dram_latency=900)).sliced is None
+
+
+@given(st.integers(1, 300), st.integers(1, 1000), st.integers(1, 900), st.booleans(), st.booleans())
+def test_every_tile_is_computed_once_from_what_is_on_chip(m, k, n, ready, residual):
     config = MachineConfig(rows=8, columns=8, activation_sram_bytes=1 << 14, weight_sram_bytes=1 << 14,
                            scratchpad_bytes=4096, parameter_bytes=512)
-    plan = plan_product(size(m, k, n, tile_columns=8), config, first_small)
-    seen = np.zeros((m, -(-n // 8)), int)
-    for step in plan.steps():
-        seen[step.block.inner:step.block.inner + step.block.inner_count, step.tiles.start:step.tiles.stop] += 1
-        assert step.block in step.row_group and step.tiles.stop <= step.column_group.stop
-    assert (seen == 1).all()
+    plan = plan_product(size(m, k, n, tile_columns=8, rows_ready=ready, has_residual=residual), config)
+    seen, here = np.zeros((m, -(-n // 8)), int), set()
+    for action in plan.actions:
+        if isinstance(action, Load):
+            assert action.piece not in here
+            here.add(action.piece)
+        elif isinstance(action, Drop):
+            here.remove(action.piece)
+        else:
+            assert {action.block, action.tiles} <= here
+            rows = slice(action.block.inner, action.block.inner + action.block.inner_count)
+            seen[rows, action.tiles.start:action.tiles.stop] += 1
+    assert (seen == 1).all() and not (here and plan.rows_together is plan.columns_together is False)
+
+
+@given(st.integers(1, 200), st.integers(1, 600), st.integers(1, 300))
+def test_what_is_on_chip_fits(m, k, n):
+    config = MachineConfig(rows=8, columns=8, activation_sram_bytes=1 << 13, weight_sram_bytes=1 << 13,
+                           scratchpad_bytes=4096, parameter_bytes=512)
+    plan = plan_product(size(m, k, n, tile_columns=8), config)
+    words, used, most = -(-k // config.word_bytes), {True: 0, False: 0}, {True: 0, False: 0}
+    for action in plan.actions:
+        if isinstance(action, Step):
+            continue
+        rows = isinstance(action.piece, Block)
+        tiles = -(-action.piece.rows // 8) if isinstance(action.piece, Block) else len(action.piece)
+        used[rows] += tiles * words * (1 if isinstance(action, Load) else -1)
+        most[rows] = max(most[rows], used[rows])
+    assert most[True] <= config.activation_depth and most[False] <= config.weight_depth
 
 
 def test_ring_goes_round():

@@ -23,8 +23,8 @@ ARROWS = {
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",
             # The ladder checks that every pass keeps the bits, on random graphs too.
             "compiler.passes", "compiler.random_graphs",
-            # Differences name the instruction.
-            "compiler.disassembler",
+            # Differences name the instruction; coverage counts operators.
+            "compiler.disassembler", "compiler.operators",
             "models.features", "models.decode", "models.data"),
     # Random programs are made with the assembler and judged by the checks of a compiled program.
     "sim/random_instructions": (*PROGRAM_TOOLS, "hw", "sim"),

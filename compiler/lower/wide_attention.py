@@ -1,0 +1,119 @@
+"""attention with exponentials of 16 bits: each plane of bytes is multiplied by the values.
+
+The products are added in the scratchpad as int16 with 7 fractional bits, one column tile after the other: each
+drains with the one before as its residual, and a last pass takes the fractional bits away.
+"""
+
+from phonolith.compiler.allocate import Region
+from phonolith.compiler.lower.attention import Attention, Block
+from phonolith.compiler.lower.context import SATURATE
+from phonolith.compiler.lower.matmul import head_columns
+from phonolith.compiler.lower.wide import (
+    FRACTION_BITS,
+    ORDER,
+    REGISTERS,
+    Tables,
+    add_sums,
+    far_maximum,
+    look_up,
+    offset_parameter,
+    row_factors,
+)
+from phonolith.compiler.shapes import PLANES
+from phonolith.compiler.views import View
+from phonolith.hw.isa import Destination, Multiplier, Reduce, Saturate, Source
+
+# Buffers of one word per row that a drain may need at the same time.
+SCRATCH_SHARE = 4
+
+
+class WideAttention(Attention):
+    """Emits one attention node with three planes of exponentials."""
+
+    def choose_rows(self) -> int:
+        """Return the rows per block: what is added up must fit a scratchpad bank as well."""
+        return min(super().choose_rows(), max(1, self.ctx.results.words // SCRATCH_SHARE))
+
+    def emit(self) -> None:
+        """Emit the blocks with the far plane's offset at hand."""
+        with offset_parameter(self.ctx, self.node.attributes["exp"]["offset"]) as self.offset:
+            super().emit()
+
+    def load_tables(self) -> None:
+        """Put the tables into DRAM: each plane loads its own when it is its turn."""
+        self.tables = Tables(self.ctx, self.node.constants["table"])
+
+    def has_room(self, block: Block) -> bool:
+        """Tell whether a block's operands fit beside those in use and the planes."""
+        room = self.ctx.activation.words >= 2 * (PLANES * self.exp_words + self.depth_words)
+        return room and super().has_room(block)
+
+    def exponentiate(self, block: Block) -> None:
+        """Write the planes to the activation memory; leave the total of their sums."""
+        ctx, exp = self.ctx, self.node.attributes["exp"]
+        self.exponentials = ctx.hold(ctx.activation, PLANES * self.exp_words)
+        far_maximum(ctx, block.rows, self.offset)
+        for plane in ORDER:
+            self.tables.load(plane)
+            ctx.emitter.vector(
+                rows=block.rows, columns=self.steps, source_base=self.scores.low, source_pitch=self.score_tiles,
+                **look_up(exp, plane), destination=Destination.ACTIVATION,
+                destination_base=self.exponentials.low + plane * self.exp_words, destination_pitch=self.exp_words,
+                reduce=Reduce.SUM, reduce_register=REGISTERS[plane].sum)
+        ctx.operands.release(self.scores)
+        add_sums(ctx, block.rows)
+
+    def multiply_context(self, block: Block) -> None:
+        """Begin to multiply the planes by the values: few MATMULs may be ahead of what drains them."""
+        self.multiply_tile(block, 0)
+
+    def multiply_tile(self, block: Block, tile: int) -> None:
+        """Multiply the planes by one column tile of the values."""
+        operands = self.operands[block.head]
+        for plane in ORDER:
+            self.ctx.emitter.matmul(
+                a_base=self.exponentials.low + plane * self.exp_words, a_unsigned=True,
+                w_base=operands.low + self.key_words + tile * self.step_words, k=self.steps)
+        if tile == self.value_tiles - 1:
+            self.release_operands(block)
+
+    def drain_context(self, block: Block) -> None:
+        """Divide by the row sums and store, tile by tile, the array one tile ahead."""
+        row_factors(self.ctx, self.node.attributes["context"], block.rows)
+        y = head_columns(self.y, block.head, self.heads)
+        for tile in range(self.value_tiles):
+            if tile + 1 < self.value_tiles:
+                self.multiply_tile(block, tile + 1)
+            start = tile * self.tile_columns
+            self.drain_columns(block, y.slice(start, min(start + self.tile_columns, self.width)))
+
+    def drain_columns(self, block: Block, y: View) -> None:
+        """Add the products of one column tile, round and store."""
+        ctx, rows, columns = self.ctx, block.rows, y.shape[-1]
+        context = self.drain_planes(rows, columns)
+        with ctx.take(ctx.results, rows) as result:
+            ctx.emitter.vector(
+                rows=rows, columns=columns, source=Source.SCRATCHPAD, source_base=context.low, source_pitch=1,
+                multiplier=Multiplier.IMMEDIATE, factor=(1, FRACTION_BITS), saturate=SATURATE[y.dtype],
+                destination=Destination.SCRATCHPAD, destination_byte=True, destination_base=result,
+                destination_pitch=1)
+            ctx.results.release(context)
+            ctx.emitter.store(
+                address=y.address + block.start * y.strides[0], base=result, pitch=1,
+                inner_count=rows, inner_stride=y.strides[0], row_bytes=columns)
+
+    def drain_planes(self, rows: int, columns: int) -> Region:
+        """Take the products of a column tile from the array; return where their sum is."""
+        ctx, sums = self.ctx, None
+        for plane in ORDER:
+            added = ctx.hold(ctx.results, rows)
+            ctx.emitter.vector(
+                rows=rows, columns=columns, source=Source.DRAIN, multiplier=Multiplier.ROW,
+                factor_register=REGISTERS[plane].factor, saturate=Saturate.INT16, residual=sums is not None,
+                residual_base=sums.low if sums else 0, residual_pitch=1, destination=Destination.SCRATCHPAD,
+                destination_base=added.low, destination_pitch=1)
+            if sums:
+                ctx.results.release(sums)
+            sums = added
+        assert sums is not None
+        return sums
