@@ -291,7 +291,8 @@ def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Itera
     total = size.outer * size.inner
     tile_sizes = [1] if size.tile_columns < config.columns else doubling(1, min(size.tiles, MOST_TILES))
     smallest = min(config.rows, size.most_rows)
-    if not size.rows_ready and 2 * step_words(smallest, size.tiles, size, costs) <= bank and len(tile_sizes) > 1:
+    whole = 2 * step_words(smallest, size.tiles, size, costs) <= bank and size.tiles <= column_room(size, config)
+    if not size.rows_ready and whole and len(tile_sizes) > 1:
         tile_sizes = [size.tiles]  # whole rows, which the operator behind may take from the scratchpad
     seen = set()
     for rows in doubling(min(config.rows, size.most_rows), max(total, 1)):

@@ -146,6 +146,7 @@ class Traversal:
             self.to_stream = [piece for piece in direction if piece not in self.resident]
             for piece in early:
                 yield from self.meet(piece)
+            yield from self.forget()
             yield from self.group()
         for piece in self.resident:
             yield Drop(piece)
