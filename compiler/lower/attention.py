@@ -1,7 +1,7 @@
 """attention: scores, exponentials and context of one row block after the other, nothing spilled to DRAM.
 
-The array computes the scores of block i+1 while the vector unit turns the scores of block i into exponentials,
-and then the context of block i. Blocks run across heads.
+While the vector unit turns the scores of block i into exponentials, the array computes the context of block i-1 and
+then the scores of block i+1. Blocks run across heads.
 """
 
 from collections.abc import Iterator
@@ -51,6 +51,8 @@ class Attention:
         self.key_words = self.score_tiles * self.depth_words
         self.operand_words = self.key_words + self.value_tiles * self.step_words
         self.operands: dict[int, Region] = {}
+        self.with_values: set[int] = set()
+        self.exponentials: dict[Block, Region] = {}
 
     def choose_rows(self) -> int:
         """Return the rows per block: their scores stay in the scratchpad."""
@@ -68,24 +70,47 @@ class Attention:
                 yield Block(head, start, count, start == 0, start + count == rows)
 
     def emit(self) -> None:
-        """Emit the blocks, the scores of the next one before the context of this one if memory allows."""
+        """Emit the blocks: the array computes context i-1 and scores i+1 while VECTOR computes exponentials i.
+
+        Where memory does not allow the scores of a next head, what is begun is finished first.
+        """
         self.load_tables()
         blocks = list(self.blocks())
-        self.multiply_scores(blocks[0])
-        self.drain_scores(blocks[0])
+        self.begin(blocks[0])
+        before: Block | None = None
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-            ahead = following if following and self.has_room(following) else None
-            if ahead:
-                self.multiply_scores(ahead)
+            if before:
+                self.multiply_context(before)
+                self.compute_factors(before)
             self.exponentiate(block)
-            self.multiply_context(block)
-            if ahead:
-                self.drain_scores(ahead)
-            self.drain_context(block)
+            if before:
+                self.drain_context(before)
+            before = block
+            if following is None or not self.has_room(following):
+                self.finish(block)
+                before = None
+            if following:
+                self.begin(following)
+                self.prepare(following.head + 1)
             self.ctx.bus_is_free()
-            if following and not ahead:
-                self.multiply_scores(following)
-                self.drain_scores(following)
+
+    def begin(self, block: Block) -> None:
+        """Compute the scores of a block; load its head's values behind its keys if they are not there."""
+        self.multiply_scores(block)
+        self.load_values(block.head)
+        self.drain_scores(block)
+
+    def finish(self, block: Block) -> None:
+        """Compute the context of a block."""
+        self.multiply_context(block)
+        self.compute_factors(block)
+        self.drain_context(block)
+
+    def prepare(self, head: int) -> None:
+        """Load the keys and values of a head ahead of time if there is room."""
+        if head < self.heads and head not in self.operands and self.ctx.weight.free >= self.operand_words:
+            self.load_keys(head)
+            self.load_values(head)
 
     def load_tables(self) -> None:
         """Load the table that all blocks use."""
@@ -93,13 +118,12 @@ class Attention:
 
     def has_room(self, block: Block) -> bool:
         """Tell whether a block's keys and values fit beside those in use."""
-        return not block.first or self.ctx.weight.free >= self.operand_words
+        return block.head in self.operands or self.ctx.weight.free >= self.operand_words
 
     def multiply_scores(self, block: Block) -> None:
-        """Load the rows, and keys and values with a head's first block; multiply by the keys."""
+        """Load the rows, and keys if they are not there; multiply."""
         ctx = self.ctx
-        if block.first:
-            self.load_operands(block.head)
+        self.load_keys(block.head)
         rows = head_columns(self.q, block.head, self.heads)
         with ctx.take(ctx.activation, self.depth_words) as base:
             ctx.emitter.load(
@@ -109,12 +133,18 @@ class Attention:
             ctx.emitter.matmul(a_base=base, w_base=self.operands[block.head].low,
                                w_tile_words=self.depth_words, column_tiles=self.score_tiles, k=self.depth)
 
-    def load_operands(self, head: int) -> None:
-        """Load a head's keys, one per column, and behind them its values, turned so that steps are inner."""
-        region = self.operands[head] = self.ctx.hold(self.ctx.weight, self.operand_words)
-        by_rows(self.ctx, head_columns(self.k, head, self.heads))(range(self.score_tiles), region.low)
-        _, load_columns = transposed(self.ctx, head_columns(self.v, head, self.heads))
-        load_columns(range(self.value_tiles), region.low + self.key_words)
+    def load_keys(self, head: int) -> None:
+        """Load a head's keys, one per column, unless they are there; leave room for its values behind them."""
+        if head not in self.operands:
+            region = self.operands[head] = self.ctx.hold(self.ctx.weight, self.operand_words)
+            by_rows(self.ctx, head_columns(self.k, head, self.heads))(range(self.score_tiles), region.low)
+
+    def load_values(self, head: int) -> None:
+        """Load a head's values, turned so that steps are inner, unless they are there."""
+        if head not in self.with_values:
+            self.with_values.add(head)
+            _, load_columns = transposed(self.ctx, head_columns(self.v, head, self.heads))
+            load_columns(range(self.value_tiles), self.operands[head].low + self.key_words)
 
     def drain_scores(self, block: Block) -> None:
         """Requantize the scores to int16 and find each row's maximum."""
@@ -129,13 +159,13 @@ class Attention:
     def exponentiate(self, block: Block) -> None:
         """Write the exponentials to the activation memory; leave their sums."""
         ctx, exp = self.ctx, self.node.attributes["exp"]
-        self.exponentials = ctx.hold(ctx.activation, self.exp_words)
+        exponentials = self.exponentials[block] = ctx.hold(ctx.activation, self.exp_words)
         ctx.emitter.vector(
             rows=block.rows, columns=self.steps, source=Source.SCRATCHPAD, source_base=self.scores.low,
             source_pitch=self.score_tiles, pre=Pre.MINUS_ROW, row_register=MAXIMUM,
             multiplier=Multiplier.IMMEDIATE, factor=(-exp["multiplier"], exp["shift"]),
             saturate=Saturate.UINT8, table=True, destination=Destination.ACTIVATION,
-            destination_base=self.exponentials.low, destination_pitch=self.exp_words,
+            destination_base=exponentials.low, destination_pitch=self.exp_words,
             reduce=Reduce.SUM, reduce_register=SUM)
         ctx.operands.release(self.scores)
 
@@ -143,22 +173,25 @@ class Attention:
         """Multiply the exponentials by the values."""
         operands = self.operands[block.head]
         self.ctx.emitter.matmul(
-            a_base=self.exponentials.low, a_unsigned=True, w_base=operands.low + self.key_words,
+            a_base=self.exponentials[block].low, a_unsigned=True, w_base=operands.low + self.key_words,
             w_tile_words=self.step_words, column_tiles=self.value_tiles, k=self.steps)
         self.release_operands(block)
 
     def release_operands(self, block: Block) -> None:
         """Give back the exponentials, and keys and values with a head's last block."""
-        self.ctx.activation.release(self.exponentials)
+        self.ctx.activation.release(self.exponentials.pop(block))
         if block.last:
             self.ctx.weight.release(self.operands[block.head])
 
-    def drain_context(self, block: Block) -> None:
-        """Divide by the row sums and store, tile by tile where a strip is narrower than the array."""
+    def compute_factors(self, block: Block) -> None:
+        """Compute the reciprocals of the row sums."""
         context = self.node.attributes["context"]
         self.ctx.emitter.rowop(
             function=RowFunction.RECIPROCAL, source_register=SUM, destination_register=FACTOR, rows=block.rows,
             factor=(context["numerator"], context["shift"]))
+
+    def drain_context(self, block: Block) -> None:
+        """Multiply by the factors and store, tile by tile where a strip is narrower than the array."""
         width = self.width if self.tile_columns == self.ctx.config.columns else self.tile_columns
         y = head_columns(self.y, block.head, self.heads)
         for start in range(0, self.width, width):

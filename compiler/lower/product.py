@@ -82,7 +82,7 @@ class Shelf:
         """Make room for a piece, or for all of them at the first; tell whether it has to be loaded."""
         if piece in self.loaded:
             return False
-        if not self.used and not self.ring.live:
+        if not self.together and not self.used and not self.ring.live:
             self.ring.rewind()
         self.used = True
         self.loaded.add(piece)

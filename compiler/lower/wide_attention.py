@@ -35,9 +35,24 @@ class WideAttention(Attention):
         return min(super().choose_rows(), max(1, self.ctx.results.words // SCRATCH_SHARE))
 
     def emit(self) -> None:
-        """Emit the blocks with the far plane's offset at hand."""
+        """Emit the blocks with the far plane's offset at hand; the scores of the next one before the context of this one."""
         with offset_parameter(self.ctx, self.node.attributes["exp"]["offset"]) as self.offset:
-            super().emit()
+            self.load_tables()
+            blocks = list(self.blocks())
+            self.begin(blocks[0])
+            for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+                ahead = following if following and self.has_room(following) else None
+                if ahead:
+                    self.multiply_scores(ahead)
+                    self.load_values(ahead.head)
+                self.exponentiate(block)
+                self.multiply_context(block)
+                if ahead:
+                    self.drain_scores(ahead)
+                self.drain_context(block)
+                self.ctx.bus_is_free()
+                if following and not ahead:
+                    self.begin(following)
 
     def load_tables(self) -> None:
         """Put the tables into DRAM: each plane loads its own when it is its turn."""
@@ -51,14 +66,14 @@ class WideAttention(Attention):
     def exponentiate(self, block: Block) -> None:
         """Write the planes to the activation memory; leave the total of their sums."""
         ctx, exp = self.ctx, self.node.attributes["exp"]
-        self.exponentials = ctx.hold(ctx.activation, PLANES * self.exp_words)
+        exponentials = self.exponentials[block] = ctx.hold(ctx.activation, PLANES * self.exp_words)
         far_maximum(ctx, block.rows, self.offset)
         for plane in ORDER:
             self.tables.load(plane)
             ctx.emitter.vector(
                 rows=block.rows, columns=self.steps, source_base=self.scores.low, source_pitch=self.score_tiles,
                 **look_up(exp, plane), destination=Destination.ACTIVATION,
-                destination_base=self.exponentials.low + plane * self.exp_words, destination_pitch=self.exp_words,
+                destination_base=exponentials.low + plane * self.exp_words, destination_pitch=self.exp_words,
                 reduce=Reduce.SUM, reduce_register=REGISTERS[plane].sum)
         ctx.operands.release(self.scores)
         add_sums(ctx, block.rows)
@@ -72,7 +87,7 @@ class WideAttention(Attention):
         operands = self.operands[block.head]
         for plane in ORDER:
             self.ctx.emitter.matmul(
-                a_base=self.exponentials.low + plane * self.exp_words, a_unsigned=True,
+                a_base=self.exponentials[block].low + plane * self.exp_words, a_unsigned=True,
                 w_base=operands.low + self.key_words + tile * self.step_words, k=self.steps)
         if tile == self.value_tiles - 1:
             self.release_operands(block)
