@@ -295,7 +295,7 @@ def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Itera
     if not size.rows_ready and whole and len(tile_sizes) > 1:
         tile_sizes = [size.tiles]  # whole rows, which the operator behind may take from the scratchpad
     seen = set()
-    for rows in doubling(min(config.rows, size.most_rows), max(total, 1)):
+    for rows in doubling(smallest, smallest if size.has_residual else max(total, 1)):
         for tiles in tile_sizes:
             pair = (min(rows, size.most_rows), tiles)
             fits = 2 * step_words(*pair, size, costs) <= bank

@@ -15,6 +15,7 @@ from phonolith.compiler.lower.product import ProductSchedule
 from phonolith.hw.config import MachineConfig
 
 VIEWS = ("slice", "reshape")
+PIECE_BYTES = 4096
 
 
 def bus_beats(issue: Issue, config: MachineConfig) -> int:
@@ -56,7 +57,7 @@ class Prefetcher:
         """Give back all memory: what was loaded will be loaded again."""
         for products in self.products.values():
             for product in products:
-                product.weights.leave()
+                product.give_up_weights()
 
     def count(self) -> None:
         """Add what has been emitted since the last call to the credit."""
@@ -79,7 +80,7 @@ class Prefetcher:
                 if product is None:
                     return False
                 with self.ctx.lowering(node):
-                    if product.prefetch():
+                    if product.prefetch(max(1, PIECE_BYTES // product.tile_bytes)):
                         return True
             elif node.op in PRODUCTS or node.op == "matmul":
                 return False

@@ -7,6 +7,8 @@ Engines execute their instructions in order, so what shall run at the same time 
 - Weights of linear layers to come are loaded in small pieces wherever the bus would be idle.
 """
 
+from collections.abc import Iterator
+
 from phonolith.compiler.ir import Graph, Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
@@ -97,16 +99,16 @@ class Scheduler:
 
 
 def emit_together(ctx: Lowering, product: ProductSchedule, node: Node) -> None:
-    """Emit a product and, behind each of its blocks, the row tiles of ``node`` on that block."""
+    """Emit a product and, between the column tiles of its next block, the row tiles of ``node`` on a block."""
     with ctx.lowering(node):
         follower = ROWWISE[node.op](ctx, node)
     ((rows,),) = common_rows(follower.y)
 
-    def follow(block: Block, base: int, pitch: int) -> None:
-        with ctx.lowering(node):
-            for start in range(0, block.rows, ctx.config.rows):
-                part = Block(0, 1, block.inner + start, min(ctx.config.rows, block.rows - start))
-                follower.tile(rows.block(part), part.rows, base + start * pitch, pitch)
+    def follow(block: Block, base: int, pitch: int) -> Iterator[None]:
+        for start in range(0, block.rows, ctx.config.rows):
+            part = Block(0, 1, block.inner + start, min(ctx.config.rows, block.rows - start))
+            tile = follower.tile(rows.block(part), part.rows, base + start * pitch, pitch)
+            yield from ctx.emitting(node, tile)
 
     product.emit(follow)
     follower.release()

@@ -77,6 +77,14 @@ class Lowering:
         if previous is not None:
             self.node = previous
 
+    def emitting(self, node: Node, work: Iterator[None]) -> Iterator[None]:
+        """Go through ``work``, each step of which emits for another node."""
+        while True:
+            with self.lowering(node):
+                if next(work, self) is self:
+                    return
+            yield
+
     @property
     def user(self) -> str:
         """How errors call the current node."""

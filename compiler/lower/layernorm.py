@@ -1,5 +1,7 @@
 """layernorm: mean, centred squares, inverse square root, affine; one row tile at a time."""
 
+from collections.abc import Iterator
+
 from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
@@ -34,33 +36,38 @@ class LayerNorm(Rowwise):
         """Give the parameter memory back."""
         self.ctx.parameter.release(self.affine.region)
 
-    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
         """Emit one tile: statistics, normal rows in int16, affine."""
         ctx, stored = self.ctx, self.result_words
         x = {"rows": count, "columns": self.columns, "source": Source.SCRATCHPAD, "source_base": source,
              "source_pitch": pitch}
-        self.statistics(x)
+        yield from self.statistics(x)
         with ctx.take(ctx.operands, count * self.words) as normal, \
                 ctx.take(ctx.results, count * stored) as result:
             ctx.emitter.vector(
                 **x, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.ROW, factor_register=FACTOR,
                 saturate=Saturate.INT16, destination=Destination.SCRATCHPAD, destination_base=normal,
                 destination_pitch=self.words)
+            yield
             self.affine.apply(self.node, count, normal, self.words, result, stored)
             ctx.store_rows(rows, result, stored)
 
-    def statistics(self, x: dict) -> None:
+    def statistics(self, x: dict) -> Iterator[None]:
         """Leave the mean and the inverse standard deviation of each row in row registers."""
         a, emitter, count = self.node.attributes, self.ctx.emitter, x["rows"]
         emitter.vector(**x, reduce=Reduce.SUM, reduce_register=SUM)
+        yield
         emitter.vector(
             rows=count, columns=1, source=Source.ZERO, pre=Pre.MINUS_ROW, row_register=SUM,
             multiplier=Multiplier.IMMEDIATE, factor=(-a["mean_multiplier"], a["mean_shift"]),
             reduce=Reduce.MAX, reduce_register=MEAN)
+        yield
         emitter.vector(**x, pre=Pre.MINUS_ROW, row_register=MEAN, multiplier=Multiplier.SQUARE,
                        reduce=Reduce.SUM, reduce_register=SQUARES)
+        yield
         emitter.rowop(function=RowFunction.INVERSE_SQRT, source_register=SQUARES, destination_register=FACTOR,
                       rows=count, factor=(a["numerator"], a["shift"]), epsilon=a["epsilon"])
+        yield
 
 
 class Affine:

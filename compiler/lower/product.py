@@ -1,6 +1,6 @@
 """Matrix products: the one schedule behind linear, conv2d and matmul."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import Region, Ring
@@ -13,8 +13,10 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
 
 LoadColumns = Callable[[range, int], None]
-Follow = Callable[[Block, int, int], None]
+Follow = Callable[[Block, int, int], Iterator[None]]
 PARAMETER_BYTES = 8
+# A step's results are taken by at most this many VECTORs.
+MOST_DRAINS = 8
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,17 @@ class ProductSchedule:
         self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
         self.parameters = Shelf(ctx, ctx.parameter, self.plan.columns_together)
         self.offsets = self.row_offsets()
+        self.ahead: set[int] = set()
+        self.followers: Iterator[None] = iter(())
+        self.result: Region | None = None
         self.columns = self.plan.column_pieces()
 
     def emit(self, follow: Follow | None = None) -> None:
-        """Emit the plan. ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad."""
+        """Emit the plan.
+
+        ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad, in steps between which the
+        column tiles of the next block are drained.
+        """
         loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
         for action in self.plan.actions:
             if isinstance(action, Step):
@@ -141,6 +150,7 @@ class ProductSchedule:
                 self.load_columns(action.piece)
             else:
                 self.load_rows(action.piece)
+        self.follow_up()
         for shelf in (self.rows, self.weights, self.parameters):
             shelf.leave()
 
@@ -178,12 +188,28 @@ class ProductSchedule:
         """Weight words of all columns."""
         return self.column_tiles * self.words
 
-    def prefetch(self) -> bool:
-        """Load some of the weights ahead of time; tell whether there was anything left to load."""
-        missing = next((piece for piece in self.columns if piece not in self.weights.loaded), None)
+    def prefetch(self, tiles: int) -> bool:
+        """Load some of the weights, all of which stay, ahead of time; tell whether there was anything left to load."""
+        missing = [tile for piece in self.columns for tile in piece if tile not in self.ahead]
         if missing:
-            self.load_weights(missing)
-        return missing is not None
+            self.load_ahead(range(missing[0], min(missing[0] + tiles, missing[-1] + 1)))
+        return bool(missing)
+
+    def give_up_weights(self) -> None:
+        """Forget what was loaded ahead of time."""
+        self.weights.leave()
+        self.ahead.clear()
+
+    def load_ahead(self, tiles: range) -> None:
+        """Load column tiles that all stay."""
+        self.ahead.update(tiles)
+        self.weights.enter(tiles, 0, self.weight_words)
+        self.product.load_columns(tiles, self.weights.base(tiles, tiles.start * self.words))
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a column tile's weights."""
+        return self.words * self.ctx.config.columns * self.ctx.config.word_bytes
 
     def check_room(self) -> None:
         """Refuse an inner dimension that does not fit the operand memories."""
@@ -197,7 +223,11 @@ class ProductSchedule:
 
     def load_weights(self, tiles: range) -> None:
         """Load column tiles unless they are there."""
-        if self.weights.enter(tiles, len(tiles) * self.words, self.weight_words):
+        if self.keeps_columns:
+            missing = [tile for tile in tiles if tile not in self.ahead]
+            if missing:
+                self.load_ahead(range(missing[0], missing[-1] + 1))
+        elif self.weights.enter(tiles, len(tiles) * self.words, self.weight_words):
             self.product.load_columns(tiles, self.weights.base(tiles, tiles.start * self.words))
 
     def load_columns(self, tiles: range) -> None:
@@ -269,19 +299,45 @@ class ProductSchedule:
         pitch = ctx.scratch_words(len(columns), p.itemsize)
         residual = self.load_residual(step, columns)
         if p.prepare:
+            self.follow_up()
             p.prepare(p.a.block(step.block))
         ctx.emitter.matmul(
             a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
             w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
             row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
-        with ctx.take(ctx.results, rows * pitch) as result:
-            self.emit_vector(step, len(columns), residual.low if residual else 0, result, pitch)
-            if residual:
-                ctx.operands.release(residual)
-            stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
-            ctx.store_rows(stored.block(step.block), result, pitch)
-            if follow:
-                follow(step.block, result, pitch)
+        result = ctx.hold(ctx.results, rows * pitch)
+        for part in self.drained_together(step, follow):
+            next(self.followers, None)
+            self.emit_vector(step, part, residual, result.low, pitch)
+        self.follow_up()
+        if residual:
+            ctx.operands.release(residual)
+        stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
+        ctx.store_rows(stored.block(step.block), result.low, pitch)
+        self.result = result
+        if follow:
+            self.followers = follow(step.block, result.low, pitch)
+        else:
+            self.follow_up()
+
+    def follow_up(self) -> None:
+        """Emit the rest of what reads the results of the last step, and give these up."""
+        for _ in self.followers:
+            pass
+        if self.result:
+            self.ctx.results.release(self.result)
+        self.result = None
+
+    def drained_together(self, step: Step, follow: Follow | None) -> Iterator[range]:
+        """Yield the column tiles, from the step's first on, that one VECTOR takes: all, or few if others come between.
+
+        Bytes share scratchpad words in pairs of tiles; with several row tiles, those of one come before the next's.
+        """
+        count = len(step.tiles)
+        few = 2 * -(-count // (2 * MOST_DRAINS)) if self.product.itemsize == 1 else -(-count // MOST_DRAINS)
+        size = few if follow and self.row_tiles(step.block) == 1 else count
+        for first in range(0, count, size):
+            yield range(first, min(first + size, count))
 
     def load_residual(self, step: Step, columns: range) -> Region | None:
         """Load what is added to a step's results."""
@@ -292,14 +348,17 @@ class ProductSchedule:
         self.ctx.load_rows(Target.SCRATCHPAD, wanted, region.low, len(step.tiles))
         return region
 
-    def emit_vector(self, step: Step, columns: int, residual: int, result: int, pitch: int) -> None:
-        """Emit the VECTOR that takes a step's tiles."""
+    def emit_vector(self, step: Step, part: range, residual: Region | None, result: int, pitch: int) -> None:
+        """Emit the VECTOR that takes some of a step's column tiles."""
         p = self.product
+        columns = p.column_range(range(step.tiles.start + part.start, step.tiles.start + part.stop))
+        first = part.start // 2 if p.itemsize == 1 else part.start
         with_parameters = p.parameters is not None
         self.ctx.emitter.vector(
-            rows=step.block.rows, columns=columns, source=Source.DRAIN,
+            rows=step.block.rows, columns=len(columns), source=Source.DRAIN,
             pre=Pre.BIAS if with_parameters else Pre.NONE, multiplier=p.multiplier, factor=p.factor,
-            parameter_base=self.parameters.base(step.tiles, step.tiles.start) if with_parameters else 0,
-            factor_register=p.factor_register, residual=p.residual is not None, residual_base=residual,
-            residual_pitch=len(step.tiles), saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD,
-            destination_byte=p.itemsize == 1, destination_base=result, destination_pitch=pitch)
+            parameter_base=self.parameters.base(step.tiles, step.tiles.start) + part.start if with_parameters else 0,
+            factor_register=p.factor_register, residual=p.residual is not None,
+            residual_base=residual.low + part.start if residual else 0, residual_pitch=len(step.tiles),
+            saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
+            destination_base=result + first, destination_pitch=pitch)

@@ -60,8 +60,11 @@ class Rowwise:
         self.operand_words = 0
         self.result_words = ctx.scratch_words(self.columns, self.y.itemsize)
 
-    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
-        """Emit one tile: x is in the scratchpad at ``source``, the results go to ``rows`` of DRAM."""
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
+        """Emit one tile: x is in the scratchpad at ``source``, the results go to ``rows`` of DRAM.
+
+        Yields between its instructions, where VECTORs that use no row registers may be emitted.
+        """
         raise NotImplementedError
 
     def release(self) -> None:
@@ -80,5 +83,6 @@ class Rowwise:
                     ctx.operands.rewind()
                 with ctx.take(ctx.operands, block.rows * self.words) as source:
                     ctx.load_rows(Target.SCRATCHPAD, x.block(block), source, self.words)
-                    self.tile(y.block(block), block.rows, source, self.words)
+                    for _ in self.tile(y.block(block), block.rows, source, self.words):
+                        pass
         self.release()

@@ -1,5 +1,6 @@
 """softmax_exp and argmax: reductions along whole rows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,14 @@ MAXIMUM = 0
 class SoftmaxExp(Rowwise):
     """The table of the distance to the row maximum."""
 
-    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
         """Emit one tile: maximum, then exponentials."""
         ctx, a = self.ctx, self.node.attributes
         ctx.load_table(self.node.constants["table"])
         x = {"rows": count, "columns": self.columns, "source": Source.SCRATCHPAD, "source_base": source,
              "source_pitch": pitch}
         ctx.emitter.vector(**x, reduce=Reduce.MAX, reduce_register=MAXIMUM)
+        yield
         with ctx.take(ctx.results, count * self.result_words) as result:
             ctx.emitter.vector(
                 **x, pre=Pre.MINUS_ROW, row_register=MAXIMUM, multiplier=Multiplier.IMMEDIATE,
@@ -42,11 +44,12 @@ class WideSoftmaxExp(Rowwise):
         self.y = self.y.at(0)
         self.tables = wide.Tables(ctx, node.constants["table"])
 
-    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
         """Emit one tile: maximum, then the planes."""
         ctx, a = self.ctx, self.node.attributes
         x: dict[str, Any] = {"rows": count, "columns": self.columns, "source_base": source, "source_pitch": pitch}
         ctx.emitter.vector(**x, source=Source.SCRATCHPAD, reduce=Reduce.MAX, reduce_register=wide.MAXIMUM)
+        yield
         with wide.offset_parameter(ctx, a["offset"]) as offset:
             wide.far_maximum(ctx, count, offset)
         for plane in range(PLANES):
@@ -72,12 +75,13 @@ class ArgMax(Rowwise):
         self.y = replace(self.y, shape=(*self.y.shape, 1), strides=(*self.y.strides, self.y.itemsize))
         self.result_words = 1
 
-    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> None:
+    def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
         """Emit one tile: reduction, then the index that it carries."""
         ctx = self.ctx
         ctx.emitter.vector(
             rows=count, columns=self.columns, source=Source.SCRATCHPAD, source_width=WIDTH[self.x.dtype],
             source_base=source, source_pitch=pitch, reduce=Reduce.ARGMAX, reduce_register=MAXIMUM)
+        yield
         with ctx.take(ctx.results, count) as result:
             ctx.emitter.vector(
                 rows=count, columns=1, source=Source.ZERO, pre=Pre.MINUS_INDEX, row_register=MAXIMUM,
