@@ -28,17 +28,17 @@ def verilog(config, output: Path | None) -> Result:
 
     With -o also phonolith.h (registers, error codes, opcodes for C) and registers.md.
     """
+    from phonolith.compiler.files import write_folder
     from phonolith.hw import header
-    from phonolith.hw.verilog import TOP, generate
+    from phonolith.hw.verilog import TOP
+    from phonolith.sim.rtl.source import generate_verilog
 
-    text = generate(config)
+    text = generate_verilog(config)
     if output is None:
         return {"top": TOP, "verilog": text}
-    output.mkdir(parents=True, exist_ok=True)
     files = {f"{TOP}.v": text, header.HEADER: header.c_header(config), header.TABLE: header.register_table(config)}
-    for name, content in files.items():
-        (output / name).write_text(content)
-    return {"top": TOP, "files": [output / name for name in files], "lines": text.count("\n")}
+    written = write_folder(output, {name: content.encode() for name, content in files.items()})
+    return {"top": TOP, "files": written, "lines": text.count("\n")}
 
 
 def render_area(result: Result) -> None:

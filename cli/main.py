@@ -1,5 +1,6 @@
 """Entry point of the ``phonolith`` command: finds the verb, runs it, reports failures."""
 
+import errno
 import importlib
 import os
 import sys
@@ -66,13 +67,21 @@ def failure(error: BaseException) -> tuple[dict[str, str], int]:
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
         return _describe("missing-tool", "This command needs torch.", "Run `make setup EXTRAS=train`."), 1
     if isinstance(error, OSError):
-        return _describe("file", f"{error}.", "Check that the path exists and may be used."), 1
+        return _describe_system_error(error), 1
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return _describe("internal", text, "Run again with --debug and report the traceback."), 1
 
 
 def _describe(kind: str, message: str, remedy: str) -> dict[str, str]:
     return {"kind": kind, "message": message, "remedy": remedy}
+
+
+def _describe_system_error(error: OSError) -> dict[str, str]:
+    place = "" if error.filename is None else f"{error.filename}: "
+    message = f"{place}{error.strerror or error}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _describe("disk-full", message, "Free some space there, or write elsewhere.")
+    return _describe("file", message, "Check that the path exists and may be used.")
 
 
 def _one_line(message: str, remedy: str) -> str:
@@ -88,11 +97,24 @@ def report_failure(error: BaseException, known: dict[str, Any], arguments: Seque
     description, exit_code = failure(error)
     if "--debug" in arguments:
         traceback.print_exception(error)
-    if "--json" in arguments:
-        click.echo(to_json({"error": description, "version": version(), **known}))
-    else:
+    if "--json" not in arguments or not _print_json({"error": description, "version": version(), **known}):
         click.echo(_one_line(description["message"], description["remedy"]), err=True)
     return exit_code
+
+
+def _print_json(payload: dict[str, Any]) -> bool:
+    """Print a failure on stdout; False when nothing can be written there."""
+    try:
+        click.echo(to_json(payload))
+    except OSError:
+        _give_up_stdout()
+        return False
+    return True
+
+
+def _give_up_stdout() -> None:
+    """Let whatever is still to be written to stdout vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -106,7 +128,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:   # whoever read stdout has gone, as in `phonolith verilog | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_stdout()
         return 1
     except (Exception, KeyboardInterrupt) as error:   # the one place where failures become messages
         return report_failure(error, known, arguments)

@@ -24,6 +24,7 @@ def render_text(result: Result) -> None:
 def disasm(_config, program: Path, output: Path | None) -> Result:
     """Print a compiled program as assembly text (docs/assembly.md)."""
     from phonolith.compiler import program as programs
+    from phonolith.compiler.files import write_atomically
     from phonolith.compiler.listing import program_text
 
     loaded = programs.load(program)
@@ -31,7 +32,7 @@ def disasm(_config, program: Path, output: Path | None) -> Result:
     facts = {"program_hash": loaded.config_hash, "words": len(loaded.words)}
     if output is None:
         return {"text": text, **facts}
-    output.write_text(text)
+    write_atomically(output, text.encode())
     return {"file": output, **facts}
 
 

@@ -23,7 +23,7 @@ def render_facts(result: Result) -> None:
               help="Float checkpoint to write.")
 @click.option("--spec", type=PATH, metavar="SPEC.toml",
               help="Shape of the encoder; the shipped model's by default.")
-@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
 def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed: int) -> Result:

@@ -4,7 +4,7 @@ import math
 
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import graph_to_json
-from phonolith.compiler.shapes import Shape, infer_shapes
+from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 
 
 def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
@@ -50,8 +50,9 @@ def describe_node(node: Node, dtypes: dict[str, str], shapes: dict[str, Shape]) 
 def inspect(graph: Graph, frames: int = 100) -> dict:
     """Return layers (one dict per node), totals and provenance for an utterance of ``frames`` frames.
 
-    PhonolithError ``input-too-short`` when the front end leaves none of them.
+    PhonolithError ``input-too-short`` when the front end leaves none of them, ``input-too-long``.
     """
+    check_frames(graph, frames)
     shapes = infer_shapes(graph, frames)
     dtypes = {item.name: item.dtype for item in (*graph.inputs, *graph.nodes)}
     layers = [describe_node(node, dtypes, shapes) for node in graph.nodes]

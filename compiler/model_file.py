@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import FORMAT_VERSION, Graph, Node, Value
 from phonolith.compiler.operators import OPERATORS, supported_operators
 from phonolith.hw.errors import PhonolithError
@@ -68,26 +68,8 @@ def digest(text: str, tensors: dict[str, np.ndarray]) -> str:
     return state.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` through a temporary file, so that no reader sees half of it."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise PhonolithError(
-            "cannot-write", f"cannot write {path}: {error.strerror}.", "Choose a folder that exists."
-        ) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def save(path: str | os.PathLike[str], graph: Graph) -> None:
-    """Write ``graph`` as a model file; PhonolithError ``cannot-write`` when the folder refuses."""
+    """Write ``graph`` as a model file; PhonolithErrors of ``write_atomically``."""
     tensors = {
         f"{node.name}/{role}": np.ascontiguousarray(constant)
         for node in graph.nodes

@@ -8,7 +8,7 @@ from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
 from phonolith.compiler.schedule import emit_nodes
-from phonolith.compiler.shapes import Shape, infer_shapes
+from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 from phonolith.compiler.synchronize import synchronize
 from phonolith.hw.config import MachineConfig
 
@@ -18,9 +18,10 @@ Frames = dict[str, tuple[int, int]]
 def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
     """Compile ``graph`` for inputs of ``frames`` time steps.
 
-    Raises the PhonolithErrors of the passes, ``input-too-short``, ``does-not-fit`` (a node needs more on-chip
-    memory than there is) and ``unsupported-operator``.
+    Raises the PhonolithErrors of the passes, ``input-too-short``, ``input-too-long``, ``does-not-fit`` (a node needs
+    more on-chip memory than there is) and ``unsupported-operator``.
     """
+    check_frames(graph, frames)
     lowered = lower_graph(graph)  # check, prove sums, fuse
     return generate(lowered, infer_shapes(lowered, frames), config)
 

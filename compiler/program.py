@@ -9,14 +9,15 @@ import safetensors
 import safetensors.numpy
 
 from phonolith.compiler.disassembler import Resolved, count_instructions, line, signed, trace
+from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import DTYPES
-from phonolith.compiler.model_file import read_header, write_atomically
+from phonolith.compiler.model_file import digest, read_header
 from phonolith.compiler.views import View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-program"
-VERSION = 1
+VERSION = 2
 # The fetch unit reads at most this far beyond the last instruction.
 READ_AHEAD_BYTES = 2048
 PROGRAM_ALIGNMENT = 4096
@@ -180,7 +181,8 @@ class Program:
             "outputs": self.outputs, "zeros": self.zeros, "metadata": self.metadata,
             "regions": [asdict(region) for region in self.regions],
         }
-        header = {"format": FORMAT, "version": str(VERSION), "program": json.dumps(document, sort_keys=True)}
+        text = json.dumps(document, sort_keys=True)
+        header = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": digest(text, tensors)}
         write_atomically(Path(path), safetensors.numpy.save(tensors, header))
 
 
@@ -204,9 +206,12 @@ def load(path: str | Path, config: MachineConfig | None = None) -> Program:
     if header.get("format") != FORMAT or header.get("version") != str(VERSION):
         raise not_a_program(path, f"is no Phonolith program of version {VERSION}")
     try:
-        program = from_parts(json.loads(header["program"]), safetensors.numpy.load(Path(path).read_bytes()))
+        tensors = safetensors.numpy.load(Path(path).read_bytes())
+        if digest(header["program"], tensors) != header["sha256"]:
+            raise ValueError("the content does not match its hash")
+        program = from_parts(json.loads(header["program"]), tensors)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
-        raise not_a_program(path, "is damaged") from None
+        raise not_a_program(path, "is damaged: its content does not match its hash") from None
     if config is not None:
         program.check_machine(config)
     return program

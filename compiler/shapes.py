@@ -129,6 +129,16 @@ def minimum_frames(graph: Graph) -> int:
     raise PhonolithError("invalid-graph", f"{graph.name!r} has no output at {MAX_FRAMES} frames.", "Check its strides.")
 
 
+def check_frames(graph: Graph, frames: int) -> None:
+    """Refuse more input frames than sums are proved for: PhonolithError ``input-too-long``."""
+    if frames > MAX_FRAMES:
+        raise PhonolithError(
+            "input-too-long",
+            f"{frames} frames of input for {graph.name!r}: sums over time are proved for at most {MAX_FRAMES}.",
+            "Split the recording.",
+        )
+
+
 def infer_shapes(graph: Graph, frames: int) -> dict[str, Shape]:
     """Return the shape of every graph input and node when all inputs have ``frames`` frames.
 

@@ -114,12 +114,36 @@ def save_encoder(model: EncoderCTC, path: str | os.PathLike[str]) -> None:
     A file of that name is replaced only when the new one is complete.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     # One key only: safetensors writes several in no fixed order, and equal models should be equal files.
     metadata = {"phonolith": json.dumps({"format": FORMAT, "config": model.config.as_dict()})}
-    partial.write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}, metadata))
-    partial.replace(target)
+    content = save({name: value.contiguous() for name, value in model.state_dict().items()}, metadata)
+    try:
+        write_whole(target, content)
+    except OSError as error:
+        raise PhonolithError("cannot-write", f"cannot write {target}: {error.strerror}",
+                             "free some space there, or choose another folder") from error
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file by one rename; nothing stays of one that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint that could not be written, before the work that leads to it."""
+    target = Path(path)
+    try:
+        write_whole(target.with_name(f".{target.name}.probe"), b"")
+    except OSError as error:
+        raise PhonolithError("cannot-write", f"cannot write {target}: {error.strerror}",
+                             "choose a folder that you may write to") from error
+    target.with_name(f".{target.name}.probe").unlink()
 
 
 def load_encoder(path: str | os.PathLike[str]) -> EncoderCTC:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from phonolith.models import synthetic
 from phonolith.models.config import EncoderConfig
 from phonolith.models.data import StringMaker, add_noise, training_recordings, vocabulary_of
-from phonolith.models.encoder_ctc import EncoderCTC, save_encoder
+from phonolith.models.encoder_ctc import EncoderCTC, check_writable, save_encoder
 from phonolith.models.features import SAMPLE_RATE, features, resample
 
 BATCH = 32
@@ -151,13 +151,14 @@ def to_stderr(line: str) -> None:
 
 
 def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str | os.PathLike[str],
-          steps: int = 1500, seed: int = 0, log: Callable[[str], None] = to_stderr) -> EncoderCTC:
+          steps: int = 1000, seed: int = 0, log: Callable[[str], None] = to_stderr) -> EncoderCTC:
     """Train on the recordings of `data_dir` and write the float checkpoint `output` (safetensors).
 
     The vocabulary is the data's. One thread. Without synthetic voices the result depends on the data, `config`,
     `steps` and `seed` (and on torch and the processor); some synthetic voices add noise of their own. Raises
     PhonolithError if the data holds no recordings that training may open.
     """
+    check_writable(output)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     vocabulary = vocabulary_of(training_recordings(data_dir))

@@ -3,12 +3,11 @@
 import csv
 import io
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
+from phonolith.compiler.files import write_folder
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.reports.plots import Caption, sweep_plot
@@ -93,16 +92,11 @@ def dominates(one: dict, other: dict) -> bool:
 
 
 def write(folder: Path, points: list[dict], facts: dict, config: MachineConfig) -> list[Path]:
-    """Write table and plot; return their paths. A file is whole or not there."""
+    """Write table and plot, both or none; return their paths."""
     caption = Caption(**facts, clock_mhz=config.clock_mhz, bus_bits=config.bus_bits)
     contents = {TABLE: to_csv(points, {**facts, "bus_bits": config.bus_bits, "clock_mhz": config.clock_mhz}),
                 PLOT: sweep_plot(points, caption)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [write_whole(folder / name, content) for name, content in contents.items()]
-    except OSError as error:
-        raise PhonolithError("output", f"cannot write to {folder}: {error.strerror}.",
-                             "Choose a folder that you may write to.") from error
+    return write_folder(folder, contents)
 
 
 def to_csv(points: list[dict], constants: dict) -> bytes:
@@ -112,17 +106,3 @@ def to_csv(points: list[dict], constants: dict) -> bytes:
     writer.writeheader()
     writer.writerows({**each, **constants} for each in points)
     return text.getvalue().encode()
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by one rename."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return path

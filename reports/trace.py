@@ -13,8 +13,8 @@ import numpy as np
 
 from phonolith.compiler.disassembler import Resolved
 from phonolith.compiler.disassembler import trace as issue_order
+from phonolith.compiler.files import write_atomically
 from phonolith.compiler.listing import nodes_by_word
-from phonolith.compiler.model_file import write_atomically
 from phonolith.compiler.program import Program
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.registers import CAUSES, ENGINES

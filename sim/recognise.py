@@ -11,8 +11,15 @@ from phonolith.sim.golden.interpret import interpret
 
 
 def quantize_features(graph: Graph, features: np.ndarray) -> np.ndarray:
-    """Return float features ``[T, mels]`` in steps of the graph's input scale, rounded and saturated."""
+    """Return float features ``[T, mels]`` in steps of the graph's input scale, rounded and saturated.
+
+    PhonolithError ``audio`` when one is not finite.
+    """
     (value,) = graph.inputs
+    broken = np.argwhere(~np.isfinite(features))
+    if len(broken):
+        raise PhonolithError("audio", f"feature {tuple(map(int, broken[0]))} is {features[tuple(broken[0])]}.",
+                             "Give finite features: record or compute them again.")
     limits = np.iinfo(DTYPES[value.dtype])
     steps = np.rint(np.asarray(features, np.float64) / value.scale)
     return np.clip(steps, limits.min, limits.max).astype(DTYPES[value.dtype])

@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                      help="Free Spoken Digit Dataset recordings, {digit}_{speaker}_{take}.wav")
     parser.addoption("--liberty", type=Path, default=DATA / "liberty", metavar="DIR",
                      help="folder of standard-cell libraries, *.lib or *.lib.gz")
+    parser.addoption("--update-golden", action="store_true", help="write what tests measure instead of comparing it")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +40,12 @@ def project_files(repository: Path) -> list[str]:
     if listed.returncode != 0:
         pytest.skip("not a git checkout: which files belong to the project is not known")
     return [name for name in listed.stdout.split("\0") if name and (repository / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether to write expectations anew."""
+    return request.config.getoption("--update-golden")
 
 
 @pytest.fixture(scope="session")

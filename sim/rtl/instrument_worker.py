@@ -22,9 +22,11 @@ CONTROL_BITS = 32
 # A control word of a register flip: which register, from 1 on, and which bit of it.
 ID_BITS = 20
 BIT_BITS = CONTROL_BITS - ID_BITS
-# Memories start with what the simulator puts there; unused bits would only make mutants that change nothing.
+# Memories start with what the simulator puts there.
 PREPARE = ("delete t:$meminit*", "hierarchy -check -top {top}", "proc", "opt_expr", "opt_clean", "wreduce",
            "opt_clean", "memory_collect", "opt_clean")
+# Logic that nothing uses, or that is always the same, would only make mutants that change nothing.
+PRUNE = ("opt_hier", "opt_expr", "wreduce", "splitcells", "opt_clean") * 2
 SOURCE = re.compile(r".*/hw/")
 CLOCK_PORT = re.compile(r"-port \S*(?:clk|CLK)\b")
 # The control word acts in the cycle after the one in which it is in the memory; a flip then ends by itself.
@@ -87,6 +89,7 @@ class Instrument:
 
     def mutate(self) -> None:
         """Draw mutations block by block and apply all, mutation n (from 1 on) while the control word is n."""
+        self.run(*PRUNE)
         lines = [(block, line) for block, names in self.job["blocks"].items() for line in self.draw(names)]
         self.add_inputs()
         for module in self.modules.values():
@@ -99,10 +102,19 @@ class Instrument:
     def draw(self, names: str) -> list[str]:
         """Return ``count`` mutations of a block, one command each; clocks stay as they are."""
         path, count = Path("drawn"), self.job["count"]
-        self.run(f'mutate -list {count + count // 4 + 4} -seed {self.job["seed"]} -o {path} {names}')
-        lines = [line for line in path.read_text().splitlines() if not CLOCK_PORT.search(line)]
+        self.run(f'mutate -list {2 * count} -seed {self.job["seed"]} -o {path} {names}')
+        lines = path.read_text().splitlines()
         path.unlink()
-        return lines[:count]
+        return [line for line in lines if not CLOCK_PORT.search(line) and self.changes_something(line)][:count]
+
+    def changes_something(self, line: str) -> bool:
+        """Whether a mutation is not one of a constant into itself, or of a value that is undefined anyway."""
+        options = described(line)
+        module = self.design.module(escaped(options["module"]))
+        value = module.cell(escaped(options["cell"])).getPort(escaped(options["port"])).extract(
+            int(options["portbit"]), 1)
+        same = {"const0": value.is_fully_zero(), "const1": value.is_fully_ones()}.get(options["mode"], False)
+        return not (same or value.is_fully_undef())
 
     def flip(self) -> None:
         """Let every register invert the bit that the control word names when it takes its next value."""
@@ -174,6 +186,11 @@ def fresh():
 def control(module):
     """Return a module's control word."""
     return ys.SigSpec(module.wire(name_of(CONTROL)))
+
+
+def escaped(text: str):
+    """Return the name that Yosys prints so."""
+    return ys.IdString(text) if text.startswith("$") else name_of(text)
 
 
 def plain(name) -> str:

@@ -15,6 +15,7 @@ from phonolith.sim.rtl import source
 from phonolith.sim.rtl.build import BuiltModel, build
 from phonolith.sim.rtl.counters import read_counters, read_engines
 from phonolith.sim.rtl.library import PROTOCOL_TEXT, Harness, Settings
+from phonolith.sim.rtl.recording import Recording
 
 START, CLEAR = 1, 2
 CHANNELS = ("read", "write")
@@ -145,17 +146,25 @@ class RtlMachine:
         self._harness = Harness(self.built.library, Settings(
             config.dram_latency, config.dram_shared, config.reads_outstanding, config.writes_outstanding))
         self._waves, self._window = waves, window
+        self._recording: Recording | None = None
         if waves is not None and window is None:
             self._open_waves(waves)
         self._needs_reset = False
 
     def _open_waves(self, path: Path) -> None:
-        if not self._harness.trace(path):
+        self._recording = Recording(path)
+        if not self._harness.trace(self._recording.pipe):
             raise PhonolithError("waves", f"Cannot write waveforms to {path}.", "Choose a writable path.")
 
+    def _finish_waves(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.finish()
+
     def close(self) -> None:
-        """Free the model and finish its waveforms."""
+        """Free the model and finish its waveforms; PhonolithError ``disk-full`` or ``waves``."""
         self._harness.close()
+        self._finish_waves()
 
     def reset(self) -> None:
         """Reset the accelerator and the bus: needed only to start from a known state, or when the bus is stuck."""
@@ -269,6 +278,7 @@ class RtlMachine:
         self._open_waves(path)
         self._harness.run(last - max(first, 0) + 1)
         self._harness.trace(None)
+        self._finish_waves()
 
     def _hang(self, what: str) -> PhonolithError:
         report = self._harness.report()

