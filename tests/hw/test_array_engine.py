@@ -120,7 +120,8 @@ class Reader:
             self.row += 1
 
 
-def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0, gap=lambda: 0, limit=20000) -> Record:
+def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0, gap=lambda: 0, limit=20000,
+        each_cycle=lambda ctx, cycle: None) -> Record:
     """Execute instructions until all tiles are read and all are done; AssertionError after ``limit`` cycles."""
     record = Record()
     engine = bench.engine
@@ -134,6 +135,7 @@ def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0
             ctx.set(engine.instruction.valid, int(offered))
             ctx.set(engine.instruction.payload, queue[0].operands() if offered else {})
             reader.cycle(ctx, cycle)
+            each_cycle(ctx, cycle)
             if offered and ctx.get(engine.instruction.ready):
                 record.accepted.append(cycle)
                 queue.pop(0)
@@ -232,6 +234,35 @@ def test_latency_and_initiation_interval(rows, columns, k):
     assert record.started[0] == record.valid[0]
     assert set(np.diff(record.started)) == {max(k, rows, columns + 3)}
     assert bool(record.stalled) == (k < max(rows, columns + 3))
+
+
+@pytest.mark.parametrize("followed", ["activation", "weight"])
+def test_the_array_follows_a_load(followed):
+    """No word between frontier and end is read; words outside are; the wait counts as one for DRAM."""
+    bench, activations, weights = bench_and_memory(4, 5, seed=5)
+    engine, words = bench.engine, 6
+    instruction = Matmul(k=words * bench.config.word_bytes, a_base=3, w_base=3, row_tiles=2, column_tiles=2,
+                         a_tile_words=words, w_tile_words=words)
+    frontier, end = 3, 3 + words
+    ports = engine.activation_read if followed == "activation" else engine.weight_read
+    read, waited = set(), 0
+
+    def advance(ctx, cycle):
+        nonlocal frontier, waited
+        frontier += cycle > 60 and cycle % 23 == 0
+        ctx.set(getattr(engine.chain, followed), int(frontier < end))
+        ctx.set(engine.chain.frontier, frontier)
+        ctx.set(engine.chain.end, end)
+        address = ctx.get(ports[0].address)
+        if ctx.get(ports[0].enable):
+            assert not frontier <= address < end
+            read.add(address)
+        waited += ctx.get(engine.status.stalled_dram)
+        assert not (ctx.get(engine.status.stalled_dram) and ctx.get(engine.status.stalled_drain))
+
+    record = run(bench, [instruction], 4, each_cycle=advance)
+    expect([instruction], record, activations, weights)
+    assert read == set(range(3, 3 + 2 * words)) and waited > 100
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (8, 4)])

@@ -95,6 +95,7 @@ class Bench:
         self.simulator.add_testbench(self.read_memory, background=True)
         self.simulator.add_testbench(self.take_writes, background=True)
         self.simulator.add_testbench(self.watch, background=True)
+        self.simulator.add_testbench(self.follow, background=True)
 
     def run(self, instructions: list[dict], memory: np.ndarray, stalls: float = 0.0, latency: int = LATENCY,
             error_beats=()) -> None:
@@ -108,6 +109,8 @@ class Bench:
         self.done_cycles: list[int] = []
         self.accepted_cycles: list[int] = []
         self.errors = 0
+        self.early: list[tuple[int, int]] = []   # mask, instructions done before
+        self.frontiers: set[int] = set()
         self.status_counts = dict.fromkeys(("busy", "port", "dram"), 0)
         if self.used:
             self.simulator.reset()
@@ -146,6 +149,24 @@ class Bench:
         address = 0 if target == Target.TABLE else payload.address
         data = int(payload.data).to_bytes(self.config.word_bytes, "little")
         self.writes[-1][target, bank, address, payload.part] = data
+
+    async def follow(self, ctx) -> None:
+        """Check that what lies before the frontier is written; note each early signal, and how much was done by then."""
+        engine, chain = self.engine, self.engine.chain
+        async for _, _, early, mask, activation, weight, frontier, end, is_done in ctx.tick().sample(
+                engine.early, engine.early_mask, chain.activation, chain.weight, chain.frontier, chain.end,
+                engine.status.done):
+            if early and mask:
+                self.early.append((mask, len(self.writes) - 1 - is_done))
+            assert not (activation and weight)
+            if activation or weight:
+                written = {key[1:3] for key in self.writes[-1 - is_done]}
+                banks = self.config.rows if activation else self.config.columns
+                first = self.instructions[len(self.writes) - 1 - is_done]["base"]
+                missing = {(b, w) for b in range(banks) for w in range(first, frontier)} - written
+                # what is accepted in this very cycle may be noted already
+                assert not missing and frontier <= end
+                self.frontiers.add(frontier)
 
     async def watch(self, ctx) -> None:
         status, watchdog = self.engine.status, Watchdog()
@@ -284,6 +305,24 @@ def test_small_instructions_overlap(benches, dram):
     bench = bench_of(benches, "16x16/128")
     bench.run([load(Target.PARAMETER, address=16 * i, segment_bytes=16) for i in range(12)], dram)
     assert bench.done_cycles[-1] - bench.accepted_cycles[0] < 3 * (LATENCY + 10)
+
+
+@pytest.mark.parametrize("name", ["8x8/128", "12x20/256"])
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+def test_early_signals(benches, dram, name, stalls):
+    """They come when all before is done, and the frontier never passes a word that is not written in all banks."""
+    bench = bench_of(benches, name)
+    config = bench.config
+    program = []
+    for index, (target, banks) in enumerate([(Target.WEIGHT, config.columns), (Target.ACTIVATION, config.rows)] * 2):
+        words = 3 + index
+        one = load(target, bank_per_word=1, base=5 * index, row_words=words, address=16 * index + index % 2,
+                   segment_bytes=words * banks * config.word_bytes)
+        one["control"] |= (1 << index | 1 << 11) << LOAD_CONTROL["early"][0]
+        program += [one, load(Target.SCRATCHPAD, segment_bytes=40)]
+    bench.run(program, dram, stalls)
+    assert bench.early == [(1 << index | 1 << 11, 2 * index) for index in range(4)]
+    assert bench.frontiers >= {5 * index + word for index in range(4) for word in range(3 + index)}
 
 
 def test_bus_error(benches, dram):

@@ -20,6 +20,23 @@ def test_large_product_keeps_the_array_busy():
         assert engine["busy"] + engine["idle"] + sum(engine["stalled"].values()) == result["cycles"]
 
 
+# Cycles at most, by M, K, N, whether both operands are row-major along K, and DRAM latency.
+BARS = [
+    (128, 512, 512, False, 20, 132_300), (512, 768, 768, False, 20, 1_181_700), (64, 64, 64, False, 20, 1_329),
+    (512, 64, 512, True, 20, 65_850), (100, 64, 100, True, 20, 3_370), (50, 192, 50, False, 20, 3_325),
+    (16, 512, 512, False, 20, 17_475), (1, 512, 512, False, 20, 16_850), (128, 512, 512, False, 100, 132_550),
+    (128, 512, 512, False, 200, 132_850),
+]
+
+
+@pytest.mark.parametrize(("m", "k", "n", "transpose_b", "latency", "cycles"), BARS)
+def test_no_product_gets_slower(m, k, n, transpose_b, latency, cycles):
+    config = MachineConfig(dram_latency=latency)
+    assert config.activation_sram_bytes + config.weight_sram_bytes + config.scratchpad_bytes <= 320 << 10
+    result = bench_gemm(m, k, n, config, transpose_b=transpose_b)
+    assert result["bit_exact"] and result["cycles"] <= cycles
+
+
 @pytest.mark.parametrize("kind", [{}, {"transpose_b": True}, {"runtime_b": True}],
                          ids=["weight", "transpose", "runtime"])
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 15), (50, 64, 50)])
