@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from phonolith.compiler.allocate import Ring
+from phonolith.compiler.allocate import Region, Ring
 from phonolith.compiler.tile import (
     Action,
     Drop,
@@ -142,8 +142,8 @@ class Timeline:
         self.latency = costs.config.dram_latency
         self.words = 0
         self.decoded = self.bus = self.array = self.vector = self.store = 0
-        self.busy = dict.fromkeys(("array", "bus", "vector", "store"), 0)
-        self.places: dict[Piece, object] = {}
+        self.busy: dict[str, int] = {"array": 0, "bus": 0, "vector": 0, "store": 0}
+        self.places: dict[Piece, Region] = {}
         self.arrivals: dict[Piece, tuple[int, int]] = {}
         self.last_use: dict[Piece, int] = {}
         self.released: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
@@ -279,7 +279,9 @@ def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order
             for rows_stay in (True, False):
                 order = make_order(rows, columns, rows_stay, rooms, size, costs)
                 kind = "rows" if rows_stay else "columns"
-                for sliced in {costs.sliced(rows) if small else None, None} if order else ():
+                if order is None:
+                    continue
+                for sliced in {costs.sliced(rows) if small else None, None}:
                     yield order, sliced, (
                         f"{kind} stay, in {len(order.groups)} group(s); up to {rows_most} rows by {tiles_most} column "
                         f"tiles{', small first' if small else ''}{', the first tile in slices' if sliced else ''}")

@@ -3,8 +3,8 @@
 The pass reads an assembled straight-line program without semaphores, finds for every instruction the latest
 instruction of each other engine that touches the same words (one of the two writing), and adds a wait and a
 signal on the semaphore of that pair of engines, unless earlier waits already imply the order. Tokens of one pair
-are used in order, so the i-th wait on a semaphore is for its i-th signal. A MATMUL that reads words of a LOAD which it can
-follow word by word waits for this LOAD's early signal only.
+are used in order, so the i-th wait on a semaphore is for its i-th signal. A MATMUL that reads words of a LOAD which it
+can follow word by word waits for this LOAD's early signal only.
 """
 
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ TOKENS_AHEAD = 32
 # As many tokens may lie between their signal and their wait in program order. Both together fit a semaphore.
 TOKENS_OPEN = 24
 NEVER = -1
-# Components of a clock besides those of the engines, which use their Queue number: the latest STORE whose data are known to
-# be in DRAM, and the latest LOAD known to have begun to write.
+# Components of a clock besides those of the engines, which use their Queue number: the latest STORE whose data are
+# known to be in DRAM, and the latest LOAD known to have begun to write.
 FENCED = 0
 BEGUN = max(ENGINES) + 1
 Clock = tuple[int, ...]

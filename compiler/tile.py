@@ -2,9 +2,9 @@
 
 One operand is stationary: its pieces stay on chip, in groups as large as fit, while the pieces of the other stream
 through. Both begin small: a load unlocks as much work as the pieces already there, so the array starts after one
-tile of each operand, and what is loaded next is what unlocks most work per cycle of the bus. The direction of the stream alternates from
-group to group, so that the last piece of one is the first of the next. See docs/isa.md for what a tile is, and
-:mod:`phonolith.compiler.plan` for how sizes and the stationary operand are chosen.
+tile of each operand, and what is loaded next is what unlocks most work per cycle of the bus. The direction of the
+stream alternates from group to group, so that the last piece of one is the first of the next. See docs/isa.md for what
+a tile is, and :mod:`phonolith.compiler.plan` for how sizes and the stationary operand are chosen.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -121,8 +121,8 @@ class Order:
 class Traversal:
     """State of a walk over all pairs of pieces.
 
-    ``present`` stationary pieces and ``resident`` streamed ones are on chip, ``waiting`` and ``to_stream`` are to come in this group;
-    of the next group ``upcoming`` ones are to come and ``early`` ones already on chip.
+    ``present`` stationary pieces and ``resident`` streamed ones are on chip, ``waiting`` and ``to_stream`` are to come
+    in this group; of the next group ``upcoming`` ones are to come and ``early`` ones already on chip.
     """
 
     def __init__(self, order: Order):
@@ -228,7 +228,7 @@ def growing(count: int, most: int, small: bool) -> Iterator[range]:
 
 
 def row_pieces(size: ProductSize, most: int, small: bool, config: MachineConfig) -> list[Block]:
-    """Cut rows into blocks of at most ``most`` rows; ``small``: those beyond the last whole tile first, then growing."""
+    """Cut rows into blocks of at most ``most`` rows; ``small``: what does not fill a tile first, then growing."""
     rows = config.rows
     if size.outer > 1 or most < rows:
         return row_blocks(size.outer, size.inner, most, most, rows)

@@ -65,13 +65,14 @@ class ChainSignature(wiring.Signature):
     Members
     -------
     activation, weight : Out(1)
-        It writes to the activation (weight) memory; from the cycle of its early signals until its last word is accepted.
+        It writes to the activation (weight) memory; from its early signals until its last word is accepted.
     frontier, end : Out(16)
         Meanwhile, the words from ``frontier`` to ``end`` (exclusive) of that memory are still to be written.
     """
 
     def __init__(self):
-        super().__init__({"activation": Out(1), "weight": Out(1), "frontier": Out(ADDRESS_BITS), "end": Out(ADDRESS_BITS)})
+        super().__init__({"activation": Out(1), "weight": Out(1), "frontier": Out(ADDRESS_BITS),
+                          "end": Out(ADDRESS_BITS)})
 
 
 class EngineStatusSignature(wiring.Signature):

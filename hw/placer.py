@@ -17,8 +17,8 @@ TABLE_ENTRIES = 256
 def placement_layout(config: MachineConfig) -> data.StructLayout:
     """Where the rows of one LOAD go; ``columns`` counts bytes per row, for ``transpose``."""
     return data.StructLayout({
-        "target": 3, "bank_per_word": 1, "transpose": 1, "early": SEMAPHORES, "base": ADDRESS_BITS, "row_words": ADDRESS_BITS,
-        "columns": range(config.dma_bytes + 1),
+        "target": 3, "bank_per_word": 1, "transpose": 1, "early": SEMAPHORES, "base": ADDRESS_BITS,
+        "row_words": ADDRESS_BITS, "columns": range(config.dma_bytes + 1),
     })
 
 

@@ -134,8 +134,8 @@ class ProductSchedule:
     def emit(self, follow: Follow | None = None) -> None:
         """Emit the plan.
 
-        ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad, in steps between which the
-        column tiles of the next block are drained.
+        ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad, in steps between which
+        the column tiles of the next block are drained.
         """
         loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
         for action in self.plan.actions:

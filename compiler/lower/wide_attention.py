@@ -35,7 +35,7 @@ class WideAttention(Attention):
         return min(super().choose_rows(), max(1, self.ctx.results.words // SCRATCH_SHARE))
 
     def emit(self) -> None:
-        """Emit the blocks with the far plane's offset at hand; the scores of the next one before the context of this one."""
+        """Emit the blocks, the scores of the next one before the context of this one; load the far plane's offset."""
         with offset_parameter(self.ctx, self.node.attributes["exp"]["offset"]) as self.offset:
             self.load_tables()
             blocks = list(self.blocks())

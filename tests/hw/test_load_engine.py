@@ -151,7 +151,7 @@ class Bench:
         self.writes[-1][target, bank, address, payload.part] = data
 
     async def follow(self, ctx) -> None:
-        """Check that what lies before the frontier is written; note each early signal, and how much was done by then."""
+        """Check that what lies before the frontier is written; note early signals and how much was done by then."""
         engine, chain = self.engine, self.engine.chain
         async for _, _, early, mask, activation, weight, frontier, end, is_done in ctx.tick().sample(
                 engine.early, engine.early_mask, chain.activation, chain.weight, chain.frontier, chain.end,
