@@ -8,7 +8,6 @@ from phonolith.compiler.ir import Node
 from phonolith.compiler.lower import wide
 from phonolith.compiler.lower.context import WIDTH, Lowering
 from phonolith.compiler.lower.rowwise import Rowwise
-from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import Rows
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Saturate, Source
 
@@ -52,13 +51,13 @@ class WideSoftmaxExp(Rowwise):
         yield
         with wide.offset_parameter(ctx, a["offset"]) as offset:
             wide.far_maximum(ctx, count, offset)
-        for plane in range(PLANES):
-            self.tables.load(plane)
+        for each in wide.PASSES:
+            self.tables.load(each.plane)
             with ctx.take(ctx.results, count * self.result_words) as result:
                 ctx.emitter.vector(
-                    **x, **wide.look_up(a, plane), destination=Destination.SCRATCHPAD, destination_byte=True,
+                    **x, **wide.look_up(a, each.maximum), destination=Destination.SCRATCHPAD, destination_byte=True,
                     destination_base=result, destination_pitch=self.result_words)
-                stored = replace(rows, address=rows.address + plane * self.plane_bytes)
+                stored = replace(rows, address=rows.address + each.plane * self.plane_bytes)
                 ctx.store_rows(stored, result, self.result_words)
 
 

@@ -1,7 +1,6 @@
 """Exponentials of 16 bits, in three planes of bytes (``docs/graph.md``): instructions that all their users share.
 
-Planes are made in the order FAR, LOW, HIGH, in which the array multiplies them. Four row registers are enough: the sum
-of the low plane takes the place of the far plane's maximum.
+Four row registers are enough: the sum of one plane takes the place of a maximum that is read no more.
 """
 
 from collections.abc import Iterator
@@ -21,21 +20,23 @@ MAXIMUM, TOTAL, FAR_SUM, FAR_MAXIMUM = range(4)
 SMALL_FACTOR, HIGH_FACTOR = 2, 3
 # Sums and products are added with 7 fractional bits, in units that 8 more bits divide.
 FRACTION_BITS, BYTE_BITS = 7, 8
+HIGH, LOW, FAR = range(PLANES)
+# The register of each product's row factors.
+FACTORS = {FAR: SMALL_FACTOR, LOW: SMALL_FACTOR, HIGH: HIGH_FACTOR}
 
 
 @dataclass(frozen=True)
-class Plane:
-    """Row registers of the maximum that a plane is relative to, of its sum, and of its factor in the product."""
+class Pass:
+    """The pass over the scores that makes a plane; row registers of the maximum that it reads and the sum it leaves."""
 
+    plane: int
     maximum: int
     sum: int
-    factor: int
 
 
-HIGH, LOW, FAR = range(PLANES)
-REGISTERS = (Plane(MAXIMUM, TOTAL, HIGH_FACTOR), Plane(MAXIMUM, FAR_MAXIMUM, SMALL_FACTOR),
-             Plane(FAR_MAXIMUM, FAR_SUM, SMALL_FACTOR))
-ORDER = (FAR, LOW, HIGH)
+# In the order in which the products are added, so that the array can begin with the first.
+PASSES = (Pass(FAR, FAR_MAXIMUM, FAR_SUM), Pass(LOW, MAXIMUM, FAR_MAXIMUM), Pass(HIGH, MAXIMUM, TOTAL))
+ORDER = tuple(each.plane for each in PASSES)
 
 
 @contextmanager
@@ -69,32 +70,33 @@ def far_maximum(ctx: Lowering, rows: int, parameter: int) -> None:
         reduce=Reduce.MAX, reduce_register=FAR_MAXIMUM)
 
 
-def look_up(attributes: dict, plane: int) -> dict[str, Any]:
-    """Return what VECTOR needs to turn scores into the exponentials of a plane."""
-    return {"source": Source.SCRATCHPAD, "pre": Pre.MINUS_ROW, "row_register": REGISTERS[plane].maximum,
+def look_up(attributes: dict, maximum: int) -> dict[str, Any]:
+    """Return what VECTOR needs to turn scores into exponentials relative to a row register."""
+    return {"source": Source.SCRATCHPAD, "pre": Pre.MINUS_ROW, "row_register": maximum,
             "multiplier": Multiplier.IMMEDIATE, "factor": (-attributes["multiplier"], attributes["shift"]),
             "saturate": Saturate.UINT8, "table": True}
 
 
 def add_sums(ctx: Lowering, rows: int) -> None:
     """Leave twice the sum of the high plane and those of the others, less 7 bits, in TOTAL."""
+    far, low = (each.sum for each in PASSES if each.plane != HIGH)
     one: dict[str, Any] = {"rows": rows, "columns": 1, "destination_pitch": 1}
     part: dict[str, Any] = {"source": Source.ZERO, "pre": Pre.MINUS_ROW, "multiplier": Multiplier.IMMEDIATE,
             "factor": (-1, FRACTION_BITS), "saturate": Saturate.INT16, "destination": Destination.SCRATCHPAD}
     emitter = ctx.emitter
-    with ctx.take(ctx.results, rows) as low, ctx.take(ctx.results, rows) as both:
-        emitter.vector(**one, **part, row_register=REGISTERS[LOW].sum, destination_base=low)
-        emitter.vector(**one, **part, row_register=REGISTERS[FAR].sum, destination_base=both, residual=True,
-                       residual_base=low, residual_pitch=1)
-        emitter.vector(**one, source=Source.ZERO, pre=Pre.MINUS_ROW, row_register=REGISTERS[HIGH].sum,
+    with ctx.take(ctx.results, rows) as one_sum, ctx.take(ctx.results, rows) as both:
+        emitter.vector(**one, **part, row_register=low, destination_base=one_sum)
+        emitter.vector(**one, **part, row_register=far, destination_base=both, residual=True,
+                       residual_base=one_sum, residual_pitch=1)
+        emitter.vector(**one, source=Source.ZERO, pre=Pre.MINUS_ROW, row_register=TOTAL,
                        multiplier=Multiplier.IMMEDIATE, factor=(2, 0), reduce=Reduce.MAX, reduce_register=FAR_SUM)
         emitter.vector(**one, source=Source.SCRATCHPAD, source_base=both, source_pitch=1, pre=Pre.MINUS_ROW,
                        row_register=FAR_SUM, reduce=Reduce.MAX, reduce_register=TOTAL)
 
 
-def row_factors(ctx: Lowering, context: dict, rows: int) -> None:
-    """Turn the total into the factors of the products."""
-    for register, less in ((SMALL_FACTOR, 0), (HIGH_FACTOR, BYTE_BITS)):
-        ctx.emitter.rowop(
-            function=RowFunction.RECIPROCAL, source_register=TOTAL, destination_register=register, rows=rows,
-            factor=(context["numerator"], context["shift"] - less))
+def row_factor(ctx: Lowering, context: dict, rows: int, register: int) -> None:
+    """Turn the total into the factor of the high plane's product or of the others'."""
+    less = BYTE_BITS if register == HIGH_FACTOR else 0
+    ctx.emitter.rowop(
+        function=RowFunction.RECIPROCAL, source_register=TOTAL, destination_register=register, rows=rows,
+        factor=(context["numerator"], context["shift"] - less))

@@ -9,15 +9,19 @@ from phonolith.compiler.lower.attention import Attention, Block
 from phonolith.compiler.lower.context import SATURATE
 from phonolith.compiler.lower.matmul import head_columns
 from phonolith.compiler.lower.wide import (
+    FACTORS,
     FRACTION_BITS,
+    HIGH,
+    HIGH_FACTOR,
     ORDER,
-    REGISTERS,
+    PASSES,
+    SMALL_FACTOR,
     Tables,
     add_sums,
     far_maximum,
     look_up,
     offset_parameter,
-    row_factors,
+    row_factor,
 )
 from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import View
@@ -59,22 +63,21 @@ class WideAttention(Attention):
         self.tables = Tables(self.ctx, self.node.constants["table"])
 
     def has_room(self, block: Block) -> bool:
-        """Tell whether a block's operands fit beside those in use and the planes."""
-        room = self.ctx.activation.words >= 2 * (PLANES * self.exp_words + self.depth_words)
-        return room and super().has_room(block)
+        """Take the blocks one by one: the vector unit is busy longer than the array, which would wait for its drain."""
+        return False
 
     def exponentiate(self, block: Block) -> None:
         """Write the planes to the activation memory; leave the total of their sums."""
         ctx, exp = self.ctx, self.node.attributes["exp"]
         exponentials = self.exponentials[block] = ctx.hold(ctx.activation, PLANES * self.exp_words)
         far_maximum(ctx, block.rows, self.offset)
-        for plane in ORDER:
-            self.tables.load(plane)
+        for each in PASSES:
+            self.tables.load(each.plane)
             ctx.emitter.vector(
                 rows=block.rows, columns=self.steps, source_base=self.scores.low, source_pitch=self.score_tiles,
-                **look_up(exp, plane), destination=Destination.ACTIVATION,
-                destination_base=exponentials.low + plane * self.exp_words, destination_pitch=self.exp_words,
-                reduce=Reduce.SUM, reduce_register=REGISTERS[plane].sum)
+                **look_up(exp, each.maximum), destination=Destination.ACTIVATION,
+                destination_base=exponentials.low + each.plane * self.exp_words,
+                destination_pitch=self.exp_words, reduce=Reduce.SUM, reduce_register=each.sum)
         ctx.operands.release(self.scores)
         add_sums(ctx, block.rows)
 
@@ -94,18 +97,18 @@ class WideAttention(Attention):
 
     def drain_context(self, block: Block) -> None:
         """Divide by the row sums and store, tile by tile, the array one tile ahead."""
-        row_factors(self.ctx, self.node.attributes["context"], block.rows)
+        row_factor(self.ctx, self.node.attributes["context"], block.rows, SMALL_FACTOR)
         y = head_columns(self.y, block.head, self.heads)
         for tile in range(self.value_tiles):
             if tile + 1 < self.value_tiles:
                 self.multiply_tile(block, tile + 1)
             start = tile * self.tile_columns
-            self.drain_columns(block, y.slice(start, min(start + self.tile_columns, self.width)))
+            self.drain_columns(block, y.slice(start, min(start + self.tile_columns, self.width)), first=tile == 0)
 
-    def drain_columns(self, block: Block, y: View) -> None:
+    def drain_columns(self, block: Block, y: View, first: bool = False) -> None:
         """Add the products of one column tile, round and store."""
         ctx, rows, columns = self.ctx, block.rows, y.shape[-1]
-        context = self.drain_planes(rows, columns)
+        context = self.drain_planes(rows, columns, first)
         with ctx.take(ctx.results, rows) as result:
             ctx.emitter.vector(
                 rows=rows, columns=columns, source=Source.SCRATCHPAD, source_base=context.low, source_pitch=1,
@@ -117,14 +120,19 @@ class WideAttention(Attention):
                 address=y.address + block.start * y.strides[0], base=result, pitch=1,
                 inner_count=rows, inner_stride=y.strides[0], row_bytes=columns)
 
-    def drain_planes(self, rows: int, columns: int) -> Region:
-        """Take the products of a column tile from the array; return where their sum is."""
+    def drain_planes(self, rows: int, columns: int, first: bool) -> Region:
+        """Take the products of a column tile from the array; return where their sum is.
+
+        The high plane's row factor is computed when the array already has room for that plane's product.
+        """
         ctx, sums = self.ctx, None
         for plane in ORDER:
+            if first and plane == HIGH:
+                row_factor(ctx, self.node.attributes["context"], rows, HIGH_FACTOR)
             added = ctx.hold(ctx.results, rows)
             ctx.emitter.vector(
                 rows=rows, columns=columns, source=Source.DRAIN, multiplier=Multiplier.ROW,
-                factor_register=REGISTERS[plane].factor, saturate=Saturate.INT16, residual=sums is not None,
+                factor_register=FACTORS[plane], saturate=Saturate.INT16, residual=sums is not None,
                 residual_base=sums.low if sums else 0, residual_pitch=1, destination=Destination.SCRATCHPAD,
                 destination_base=added.low, destination_pitch=1)
             if sums:

@@ -9,7 +9,7 @@ from phonolith.compiler.lower.elementwise import unary
 from phonolith.compiler.lower.matmul import heads, most_rows, transposed
 from phonolith.compiler.lower.product import Product, ProductSchedule
 from phonolith.compiler.lower.rowwise import pieces
-from phonolith.compiler.lower.wide import FRACTION_BITS, ORDER, REGISTERS, add_sums, row_factors
+from phonolith.compiler.lower.wide import FACTORS, FRACTION_BITS, ORDER, PASSES, add_sums, row_factor
 from phonolith.compiler.views import Rows, View, common_rows
 from phonolith.hw.isa import Multiplier, Reduce, Source, Target
 
@@ -39,23 +39,23 @@ def emit_plane(ctx: Lowering, node: Node, plane: int, operands: tuple[View, View
     ProductSchedule(ctx, Product(
         a=rows, a_unsigned=True, k=rows.row_bytes, columns=b.shape[1], tile_columns=tile_columns,
         load_columns=load_columns, y=results, dtype="int16", residual=residual if before else None,
-        prepare=normalizer(ctx, node, x, plane, plane_bytes), factor_register=REGISTERS[plane].factor,
+        prepare=normalizer(ctx, node, x, plane, plane_bytes), factor_register=FACTORS[plane],
         most_rows=most_rows(ctx, x), rows_ready=not ctx.made.intersection(node.inputs))).emit()
 
 
 def normalizer(ctx: Lowering, node: Node, a: View, plane: int, plane_bytes: int) -> Callable[[Rows], None]:
-    """Return what leaves the row factors of the planes in their registers, given rows of one plane."""
+    """Return what leaves the row factors of a plane in its register, given rows of that plane."""
     words = ctx.scratch_words(a.shape[-1], 1)
 
     def prepare(rows: Rows) -> None:
-        for other, registers in enumerate(REGISTERS):
+        for each in PASSES:
             with ctx.take(ctx.operands, rows.count * words) as source:
-                moved = replace(rows, address=rows.address + (other - plane) * plane_bytes)
+                moved = replace(rows, address=rows.address + (each.plane - plane) * plane_bytes)
                 ctx.load_rows(Target.SCRATCHPAD, moved, source, words)
                 ctx.emitter.vector(
                     rows=rows.count, columns=a.shape[-1], source=Source.SCRATCHPAD, source_width=WIDTH[a.dtype],
-                    source_base=source, source_pitch=words, reduce=Reduce.SUM, reduce_register=registers.sum)
+                    source_base=source, source_pitch=words, reduce=Reduce.SUM, reduce_register=each.sum)
         add_sums(ctx, rows.count)
-        row_factors(ctx, node.attributes, rows.count)
+        row_factor(ctx, node.attributes, rows.count, FACTORS[plane])
 
     return prepare

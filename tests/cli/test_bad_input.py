@@ -3,9 +3,11 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,3 +217,17 @@ def test_interrupted_while_starting(monkeypatch, capsys):
         __main__.start()
     assert caught.value.code == 130
     assert capsys.readouterr().err == "phonolith: Interrupted. Run the command again.\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_interrupted_at_work(tmp_path, options):
+    """A long verification prints its failure and nothing else."""
+    command = [sys.executable, "-m", "phonolith.cli", "verify", "--random", "100000", "--rungs", "golden,iss", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (json.loads(out)["error"]["kind"] == "interrupted" and err == "") if options else \
+        (out, err) == ("", "phonolith: Interrupted. Run the command again.\n")
+    assert list(tmp_path.iterdir()) == []

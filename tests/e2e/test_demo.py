@@ -66,8 +66,8 @@ def test_a_compiled_program_runs_only_where_it_belongs(small, command, tmp_path)
 
 @pytest.mark.slow
 def test_whole_utterances_of_real_speakers_are_exact(command, fsdd):
-    code, found = command("verify", "--data", fsdd, "--strings", 5)
-    assert (code, found["checked"], found["failed"], found["first_difference"]) == (0, 5, 0, None)
+    code, found = command("verify", "--data", fsdd, "--strings", 20)
+    assert (code, found["checked"], found["failed"], found["first_difference"]) == (0, 20, 0, None)
 
 
 @pytest.mark.slow

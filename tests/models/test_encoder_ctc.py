@@ -1,5 +1,7 @@
 """The float model, against a numpy version of its own, and its checkpoint."""
 
+import resource
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the float model needs torch (make setup EXTRAS=train)")
@@ -9,7 +11,12 @@ from safetensors.numpy import save_file  # noqa: E402
 
 from phonolith.hw.errors import PhonolithError  # noqa: E402
 from phonolith.models.config import EncoderConfig  # noqa: E402
-from phonolith.models.encoder_ctc import load_encoder, random_encoder, save_encoder  # noqa: E402
+from phonolith.models.encoder_ctc import (  # noqa: E402
+    check_writable,
+    load_encoder,
+    random_encoder,
+    save_encoder,
+)
 
 SMALL = EncoderConfig(channels=4, width=32, heads=2, layers=2, ffn=48)
 
@@ -121,3 +128,25 @@ def test_bad_checkpoints(tmp_path):
     path.write_bytes(header[: len(header) // 2])
     with pytest.raises(PhonolithError, match="m.safetensors"):
         load_encoder(path)
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "m.safetensors"
+    check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+    save_encoder(random_encoder(SMALL, 1), path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(PhonolithError, match=r"cannot write .*m\.safetensors: File too large"):
+            save_encoder(random_encoder(SMALL, 2), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_training_first_sees_whether_it_can_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PhonolithError, match=r"cannot write .*file/m\.safetensors"):
+        check_writable(tmp_path / "file" / "m.safetensors")
