@@ -112,8 +112,9 @@ class Costs:
         return next(whole, None) if self.size.sliceable else None
 
     def weight(self, piece: Piece) -> tuple[int, int]:
-        """Return the tiles and the beats of a piece."""
-        return self.tiles(piece), self.beats(piece)
+        """Return the tiles of a piece and the cycles after which it can be there."""
+        made = piece.rows * self.size.lead if isinstance(piece, Block) else 0
+        return self.tiles(piece), max(self.beats(piece), made)
 
     def array_cycles(self, step: Step) -> int:
         """Return the cycles in which the array multiplies."""
@@ -140,7 +141,7 @@ class Timeline:
         self.rings = rings
         self.order = order
         self.latency = costs.config.dram_latency
-        self.words = 0
+        self.words = self.lead = 0
         self.decoded = self.bus = self.array = self.vector = self.store = 0
         self.busy: dict[str, int] = {"array": 0, "bus": 0, "vector": 0, "store": 0}
         self.places: dict[Piece, Region] = {}
@@ -183,6 +184,9 @@ class Timeline:
             self.places[piece] = region
             room = max((time for low, high, time in self.released[is_rows] if low < region.high and region.low < high),
                        default=0)
+        if is_rows:
+            self.lead += piece.rows * self.costs.size.lead
+            room = max(room, self.lead + self.latency + ISSUE_CYCLES if self.costs.size.lead else 0)
         start = max(self.bus, max(self.decoded + ISSUE_CYCLES, room) + self.latency + ARRIVAL_CYCLES)
         beats = self.costs.beats(piece)
         self.busy["bus"] += beats

@@ -8,12 +8,14 @@ Engines execute their instructions in order, so what shall run at the same time 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from phonolith.compiler.ir import Graph, Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.copy import copy_tensor
 from phonolith.compiler.lower.product import ProductSchedule
+from phonolith.compiler.lower.rowwise import Rowwise
 from phonolith.compiler.prefetch import VIEWS, Prefetcher
 from phonolith.compiler.shapes import Shape
 from phonolith.compiler.views import Block, View, common_rows
@@ -52,7 +54,7 @@ class Scheduler:
             elif node.op in PRODUCTS:
                 self.emit_product(node)
             elif node.op in ROWWISE:
-                ROWWISE[node.op](self.ctx, node).emit()
+                self.emit_rowwise(node)
             else:
                 WHOLE[node.op](self.ctx, node)
 
@@ -85,6 +87,35 @@ class Scheduler:
         for product in products:
             product.emit()
 
+    def emit_rowwise(self, node: Node) -> None:
+        """Emit an operator on whole rows, piece by piece in front of the product that needs them, if there is one."""
+        rowwise = ROWWISE[node.op](self.ctx, node)
+        following = self.nodes[0] if self.nodes else None
+        if following is None or following.op != "linear" or following.inputs[0] != node.name:
+            rowwise.emit()
+            return
+        products = self.prefetcher.started(following) or self.products(following)
+        if len(products) > 1 or not self.can_lead(node, rowwise, products[0]):
+            rowwise.emit()
+            self.prefetcher.products[following.name] = products
+            return
+        self.nodes.pop(0)
+        with self.ctx.lowering(following):
+            product = ProductSchedule(self.ctx, replace(products[0].product, lead=rowwise.cycles))
+            product.emit(leader=RowsInFront(self.ctx, node, rowwise, product.row_blocks))
+        rowwise.release()
+
+    def can_lead(self, node: Node, rowwise: Rowwise, product: ProductSchedule) -> bool:
+        """Tell whether an operator may share VECTOR and scratchpad with the product behind it, and is worth it."""
+        room = rowwise.result_words <= self.ctx.results.words // SCRATCH_SHARE
+        free = not product.ahead and product.product.residual is None
+        return len(self.shapes[node.name]) == 2 and room and free
+
+    def products(self, node: Node) -> list[ProductSchedule]:
+        """Return the products of a node that is not the current one."""
+        with self.ctx.lowering(node):
+            return PRODUCTS[node.op](self.ctx, node)
+
     def is_followed(self, node: Node, products: list[ProductSchedule]) -> bool:
         """Tell whether the next node can go row by row over what this product leaves in the scratchpad."""
         following = self.nodes[0] if self.nodes else None
@@ -96,6 +127,34 @@ class Scheduler:
         chunks = -(-self.shapes[node.name][1] // self.ctx.config.columns)
         room = self.ctx.parameter.free >= products[0].parameter_words + chunks
         return room and self.ctx.config.rows * chunks <= self.ctx.results.words // SCRATCH_SHARE
+
+
+class RowsInFront:
+    """Emits an operator on whole rows in the order in which a product loads its row blocks, with some more to spare."""
+
+    def __init__(self, ctx: Lowering, node: Node, rowwise: Rowwise, blocks: list[Block]):
+        ((self.x, self.y),) = common_rows(rowwise.x, rowwise.y)
+        self.rowwise = rowwise
+        self.most = min(rowwise.most_rows(), ctx.results.words // SCRATCH_SHARE // rowwise.result_words)
+        self.pass_cycles = self.most * -(-rowwise.columns // ctx.config.columns)
+        self.waiting = [(block, ctx.emitting(node, self.rows(block))) for block in blocks]
+
+    def rows(self, block: Block) -> Iterator[None]:
+        """Emit the tiles of a block."""
+        for start in range(0, block.inner_count, self.most):
+            part = Block(block.outer, 1, block.inner + start, min(self.most, block.inner_count - start))
+            yield from self.rowwise.block(self.x.block(part), self.y.block(part))
+
+    def advance(self, cycles: int) -> None:
+        """Emit what VECTOR can do in some cycles, but at least an instruction."""
+        for _ in range(max(1, cycles // self.pass_cycles)):
+            if self.waiting and next(self.waiting[0][1], self) is self:
+                self.waiting.pop(0)
+
+    def finish(self, block: Block) -> None:
+        """Emit the rest up to the end of a block."""
+        while any(block == each for each, _ in self.waiting):
+            self.advance(0)
 
 
 def emit_together(ctx: Lowering, product: ProductSchedule, node: Node) -> None:

@@ -38,6 +38,8 @@ class ProductSize:
         The array can follow the loading of columns word by word.
     sliceable : bool
         A tile of rows can be loaded word by word, at no more beats, so that the array can follow.
+    lead : int
+        Cycles in which the vector unit makes a row, when an operator in front is emitted piece by piece.
     """
 
     outer: int
@@ -53,6 +55,7 @@ class ProductSize:
     rows_ready: bool
     follows: bool
     sliceable: bool
+    lead: int = 0
 
     @property
     def tiles(self) -> int:

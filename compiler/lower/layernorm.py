@@ -25,6 +25,8 @@ PARAMETER_BYTES = 8
 class LayerNorm(Rowwise):
     """Layer normalization; gamma and beta are loaded once where they fit."""
 
+    passes = 5
+
     def __init__(self, ctx: Lowering, node: Node):
         super().__init__(ctx, node)
         self.operand_words = self.words

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from phonolith.compiler.allocate import Region, Ring
 from phonolith.compiler.lower.context import SATURATE, Lowering
@@ -19,6 +20,18 @@ PARAMETER_BYTES = 8
 MOST_DRAINS = 8
 
 
+class Leader(Protocol):
+    """An operator that makes the rows of a product, piece by piece."""
+
+    def advance(self, cycles: int) -> None:
+        """Emit what VECTOR can do in some cycles, but at least an instruction."""
+        ...
+
+    def finish(self, block: Block) -> None:
+        """Emit the rest of a block."""
+        ...
+
+
 @dataclass(frozen=True)
 class Product:
     """``y = saturate(requantize(a b + bias) (+ residual))`` on rows in DRAM.
@@ -26,7 +39,8 @@ class Product:
     ``load_columns(tiles, base)`` emits the LOADs of column tiles to weight word ``base``; a tile holds
     ``tile_columns`` columns. ``parameters`` is the DRAM address of 8 bytes per column, or None: then
     ``factor`` is (multiplier, shift), or ``prepare(rows)`` leaves row factors of a block of at most
-    ``most_rows`` rows in ``factor_register``. ``rows_ready``: a is there from the start, not computed before.
+    ``most_rows`` rows in ``factor_register``. ``rows_ready``: a is there from the start, not computed before. ``lead``:
+    cycles in which VECTOR makes a row of a while the product runs.
     """
 
     a: Rows
@@ -44,6 +58,7 @@ class Product:
     factor_register: int = 0
     most_rows: int | None = None
     rows_ready: bool = False
+    lead: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -120,7 +135,8 @@ class ProductSchedule:
             tile_columns=product.tile_columns, row_beats=self.row_beats(), byte_results=product.itemsize == 1,
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
-            follows=product.parameters is not None, sliceable=self.is_sliceable())
+            follows=product.parameters is not None, sliceable=self.is_sliceable(),
+            lead=product.lead)
         self.plan = plan_product(size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
         self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
@@ -131,16 +147,16 @@ class ProductSchedule:
         self.result: Region | None = None
         self.columns = self.plan.column_pieces()
 
-    def emit(self, follow: Follow | None = None) -> None:
+    def emit(self, follow: Follow | None = None, leader: Leader | None = None) -> None:
         """Emit the plan.
 
         ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad, in steps between which
-        the column tiles of the next block are drained.
+        the column tiles of the next block are drained. ``leader`` makes rows shortly before they are loaded.
         """
         loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
         for action in self.plan.actions:
             if isinstance(action, Step):
-                self.emit_step(action, follow)
+                self.emit_step(action, follow, leader)
                 if not loads:  # whose weights come next is for the prefetcher to say
                     self.ctx.bus_is_free()
             elif isinstance(action, Drop):
@@ -149,6 +165,8 @@ class ProductSchedule:
                 loads -= 1
                 self.load_columns(action.piece)
             else:
+                if leader:
+                    leader.finish(action.piece)
                 self.load_rows(action.piece)
         self.follow_up()
         for shelf in (self.rows, self.weights, self.parameters):
@@ -162,6 +180,11 @@ class ProductSchedule:
                 offsets[action.piece] = total
                 total += self.row_tiles(action.piece) * self.words
         return offsets
+
+    @property
+    def row_blocks(self) -> list[Block]:
+        """The row blocks in the order of their first load."""
+        return list(self.offsets)
 
     @property
     def whole_rows(self) -> bool:
@@ -292,7 +315,7 @@ class ProductSchedule:
         """Return the row tiles of a block."""
         return -(-block.rows // self.ctx.config.rows)
 
-    def emit_step(self, step: Step, follow: Follow | None) -> None:
+    def emit_step(self, step: Step, follow: Follow | None, leader: Leader | None) -> None:
         """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
         p, ctx, rows = self.product, self.ctx, step.block.rows
         columns = p.column_range(step.tiles)
@@ -306,8 +329,10 @@ class ProductSchedule:
             w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
             row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
         result = ctx.hold(ctx.results, rows * pitch)
-        for part in self.drained_together(step, follow):
+        for part in self.drained_together(step, bool(follow or leader)):
             next(self.followers, None)
+            if leader:
+                leader.advance(len(part) * max(p.k, ctx.config.rows))
             self.emit_vector(step, part, residual, result.low, pitch)
         self.follow_up()
         if residual:
@@ -328,14 +353,14 @@ class ProductSchedule:
             self.ctx.results.release(self.result)
         self.result = None
 
-    def drained_together(self, step: Step, follow: Follow | None) -> Iterator[range]:
-        """Yield the column tiles, from the step's first on, that one VECTOR takes: all, or few if others come between.
+    def drained_together(self, step: Step, interrupted: bool) -> Iterator[range]:
+        """Yield the column tiles, from the step's first on, that one VECTOR takes: few if others come between.
 
         Bytes share scratchpad words in pairs of tiles; with several row tiles, those of one come before the next's.
         """
         count = len(step.tiles)
         few = 2 * -(-count // (2 * MOST_DRAINS)) if self.product.itemsize == 1 else -(-count // MOST_DRAINS)
-        size = few if follow and self.row_tiles(step.block) == 1 else count
+        size = few if interrupted and self.row_tiles(step.block) == 1 else count
         for first in range(0, count, size):
             yield range(first, min(first + size, count))
 

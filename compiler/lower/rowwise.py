@@ -48,7 +48,11 @@ class Rowwise:
         Input and output; both have one column dimension.
     words, operand_words, result_words : int
         Scratchpad words per row: of x, and what a tile needs besides in the two banks.
+    passes : int
+        How often VECTOR goes over a row.
     """
+
+    passes = 2
 
     def __init__(self, ctx: Lowering, node: Node):
         self.ctx = ctx
@@ -70,19 +74,34 @@ class Rowwise:
     def release(self) -> None:
         """Give back what the operator keeps between tiles."""
 
+    @property
+    def cycles(self) -> int:
+        """Return about how many cycles of VECTOR a row takes."""
+        return self.passes * -(-self.columns // self.ctx.config.columns)
+
+    def most_rows(self) -> int:
+        """Return the rows of a tile; PhonolithError ``does-not-fit`` if there is no room for one."""
+        words = max(self.words + self.operand_words, self.result_words)
+        most = min(self.ctx.config.rows, self.ctx.results.words // words)
+        if most == 0:
+            raise does_not_fit(f"{self.ctx.user}, whose rows stay whole,", words, self.ctx.results)
+        return most
+
     def emit(self) -> None:
         """Emit all tiles, loading x."""
-        ctx, bank = self.ctx, self.ctx.results.words
-        words = max(self.words + self.operand_words, self.result_words)
-        most = min(ctx.config.rows, bank // words)
-        if most == 0:
-            raise does_not_fit(f"{ctx.user}, whose rows stay whole,", words, ctx.results)
+        most = self.most_rows()
         for x, y in common_rows(self.x, self.y):
             for block in row_blocks(x.outer_count, x.inner_count, most, most, most):
-                if block.rows * words * 2 > bank:
-                    ctx.operands.rewind()
-                with ctx.take(ctx.operands, block.rows * self.words) as source:
-                    ctx.load_rows(Target.SCRATCHPAD, x.block(block), source, self.words)
-                    for _ in self.tile(y.block(block), block.rows, source, self.words):
-                        pass
+                for _ in self.block(x.block(block), y.block(block)):
+                    pass
         self.release()
+
+    def block(self, x: Rows, y: Rows) -> Iterator[None]:
+        """Emit one tile, loading x; yields as :meth:`tile` does."""
+        ctx = self.ctx
+        words = max(self.words + self.operand_words, self.result_words)
+        if x.count * words * 2 > ctx.results.words:
+            ctx.operands.rewind()
+        with ctx.take(ctx.operands, x.count * self.words) as source:
+            ctx.load_rows(Target.SCRATCHPAD, x, source, self.words)
+            yield from self.tile(y, x.count, source, self.words)
