@@ -42,7 +42,7 @@ def telling_roots(rng: np.random.Generator, numerator: int) -> list[int]:
 
 def close_divisors(rng: np.random.Generator, numerator: int, sign: int) -> list[int]:
     """Divisors of 32 bits, one per row, that leave almost nothing, or (sign -1) almost themselves."""
-    divisors = rng.integers(1 << 31, 1 << 32, 1 << 18)
+    divisors = rng.integers(1 << 31, 1 << 32, 1 << 21)
     rest = sign * (numerator << 31) % divisors
     return divisors[np.argsort(rest)[:CONFIG.rows]].tolist()
 
