@@ -140,6 +140,19 @@ def test_a_failed_store_names_its_instruction(wrong, stalls):
     check_words([*words, *instruction("END")], Error.WRITE_FAILED, 1 + wrong * len(each[0]), stalls_seed=stalls)
 
 
+@pytest.mark.parametrize("wrong", [9, 21, 38, 77, 130, 199])
+@pytest.mark.parametrize("engine", ["load", "store"])
+def test_a_failed_instruction_is_named_among_many(engine, wrong):
+    def transfer(address: int) -> list[int]:
+        return store(address) if engine == "store" else load(
+            isa.Target.SCRATCHPAD, address=address, segment_bytes=8, base=7)
+
+    each = [transfer(OUTSIDE if n == wrong else OUTPUT + 8 * n) for n in range(200)]
+    words = [word for one in each for word in one]
+    error = Error.WRITE_FAILED if engine == "store" else Error.READ_FAILED
+    check_words([*words, *instruction("END")], error, 1 + wrong * len(each[0]))
+
+
 def test_a_program_that_runs_out_of_memory_names_its_last_instruction():
     image = np.zeros(IMAGE_BYTES, np.uint8)
     words = [CONFIG.hash_word, *instruction("ROWOP"), *instruction("ROWOP")[:3]]

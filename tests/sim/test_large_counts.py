@@ -11,7 +11,7 @@ from phonolith.sim.ladder import machine
 from phonolith.sim.program_check import check
 from tests.sim.test_random_programs import CONFIG, case_of
 
-MANY = 2150
+MANY, VERY_MANY = 2150, 40_961
 DRAM_BYTES = 1 << 26
 
 
@@ -52,6 +52,9 @@ def test_many_rows_and_columns(rtl, reduce):
 
 
 @pytest.mark.parametrize("counts", [
+    {"outer_count": VERY_MANY, "segment_bytes": 3},
+    {"inner_count": VERY_MANY, "segment_bytes": 3},
+    {"segment_count": VERY_MANY, "segment_bytes": 1},
     {"outer_count": MANY, "outer_stride": 7, "segment_bytes": 3},
     {"inner_count": MANY, "inner_stride": 5, "segment_bytes": 9},
     {"segment_count": MANY, "segment_stride": 4, "segment_bytes": 5},
@@ -60,11 +63,52 @@ def test_many_rows_and_columns(rtl, reduce):
 ])
 def test_long_loads(rtl, counts):
     emit = Emitter()
-    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=1, base=1, **counts)
+    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=int(VERY_MANY not in counts.values()), base=1, **counts)
     assert agree(emit, rtl)
 
 
+@pytest.mark.parametrize("target", [Target.ACTIVATION, Target.WEIGHT])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("row_words", [129, 255, 513, 640, 860])
+def test_words_far_apart(rtl, target, transpose, row_words):
+    emit = Emitter()
+    emit.load(target=target, address=2050, base=17, row_words=row_words, outer_count=15, outer_stride=33,
+              segment_bytes=16, transpose=transpose)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_engines_meet_at_the_activation_banks(rtl, transpose):
+    """LOAD and VECTOR write the same banks at other addresses, MATMUL reads them, for as long as all work."""
+    emit = Emitter()
+    emit.load(target=Target.ACTIVATION, address=2051, base=3, row_words=30, outer_count=120, outer_stride=17,
+              segment_bytes=16, transpose=transpose)
+    emit.vector(rows=60 * CONFIG.rows, columns=CONFIG.columns, source=Source.SCRATCHPAD, source_pitch=1,
+                destination=Destination.ACTIVATION, destination_base=600, destination_pitch=1)
+    emit.matmul(a_base=800, w_base=0, k=900)
+    emit.vector(rows=CONFIG.rows, columns=CONFIG.columns, source=Source.DRAIN, destination=Destination.SCRATCHPAD,
+                destination_base=3000, destination_pitch=1)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("stalls", [None, *range(8)])
+def test_many_short_transfers(rtl, stalls):
+    """More than the engines hold at a time, some of them empty, with all channels held up in turn."""
+    rng = np.random.default_rng(stalls)
+    emit = Emitter()
+    for step in range(80):
+        emit.load(target=Target(int(rng.integers(0, 5))), address=2048 + 100 * step, base=step, row_words=1,
+                  segment_bytes=int(rng.integers(0, 9)), outer_count=int(rng.integers(0, 4)), outer_stride=16)
+    for step in range(80):
+        emit.store(address=12000 + 100 * step, base=2048 + step, pitch=1, row_bytes=int(rng.integers(0, 9)),
+                   outer_count=int(rng.integers(0, 4)), outer_stride=int(rng.integers(8, 30)),
+                   fence=bool(rng.integers(0, 8) == 0))
+    assert check(case_of(emit), rtl, stalls) is None
+
+
 @pytest.mark.parametrize("counts", [
+    {"outer_count": VERY_MANY, "row_bytes": 3},
+    {"inner_count": VERY_MANY, "row_bytes": 3},
     {"outer_count": MANY, "outer_stride": 7, "row_bytes": 3},
     {"inner_count": MANY, "inner_stride": 9, "row_bytes": 11},
     {"row_bytes": 20_001},
@@ -72,7 +116,7 @@ def test_long_loads(rtl, counts):
 ])
 def test_long_stores(rtl, counts):
     emit = Emitter()
-    emit.store(address=2051, base=1, pitch=1, **counts)
+    emit.store(address=2051, base=1, pitch=int(VERY_MANY not in counts.values()), **counts)
     assert agree(emit, rtl)
 
 
