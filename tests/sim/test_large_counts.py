@@ -12,7 +12,7 @@ from phonolith.sim.program_check import check
 from tests.sim.test_random_programs import CONFIG, case_of
 
 MANY, VERY_MANY = 2150, 40_961
-DRAM_BYTES = 1 << 26
+HIGH = 1 << 26
 
 
 @pytest.fixture(scope="module")
@@ -134,22 +134,23 @@ def test_many_transactions_under_way(latency):
 
 
 def test_addresses_use_all_their_bits(rtl):
-    """Program, operands and results anywhere in 64 MiB and a bit."""
+    """Program, operands and results anywhere in 64 MiB, and just above."""
     rng = np.random.default_rng(1)
+    reach, half, top = 1 << 24, HIGH // 2, HIGH + (1 << 15)   # loads read below half and top, stores write above
     emit = Emitter()
-    for base in range(0, 300, 10):
-        address = int(rng.integers(0, DRAM_BYTES // 2))
-        emit.load(target=Target.SCRATCHPAD, address=address, base=base, segment_bytes=int(rng.integers(1, 160)),
-                  inner_count=2, inner_stride=int(rng.integers(0, 1 << 24)), row_words=base % 2)
-    for base in range(3000, 3300, 10):
-        address = int(rng.integers(DRAM_BYTES // 2, DRAM_BYTES - (1 << 16)))
-        emit.store(address=address, base=base, pitch=1, row_bytes=int(rng.integers(1, 160)),
-                   inner_count=2, inner_stride=-int(rng.integers(0, 1 << 24)))
+    for step in range(30):
+        low, high, stride = (HIGH, top - 4096, 900) if step % 3 == 0 else (0, half - reach, reach // 4)
+        emit.load(target=Target.SCRATCHPAD, address=int(rng.integers(low, high)), base=10 * step, row_words=step % 2,
+                  segment_bytes=int(rng.integers(1, 160)), inner_count=4, inner_stride=int(rng.integers(stride)))
+    for step in range(30):
+        low, high, stride = (top + 4096, top + 30_000, 900) if step % 3 == 0 else (half + reach, HIGH - 256, reach // 4)
+        emit.store(address=int(rng.integers(low, high)), base=3000 + 10 * step, pitch=1,
+                   row_bytes=int(rng.integers(1, 160)), inner_count=4, inner_stride=-int(rng.integers(stride)))
     case = case_of(emit)
-    image = rng.integers(0, 256, DRAM_BYTES, np.uint8)
-    for program_address in (DRAM_BYTES, DRAM_BYTES + 0x2AAA8):
+    image = rng.integers(0, 256, HIGH + (1 << 16), np.uint8)
+    for program_address in (image.size, image.size + 0x2AAA8):
         grown = np.zeros(program_address, np.uint8)
-        grown[:DRAM_BYTES] = image
+        grown[:image.size] = image
         assert check(replace(case, image=grown, program_address=program_address), rtl) is None
 
 
