@@ -178,6 +178,26 @@ def test_illegal_instructions():
         check_words(words, Error.ILLEGAL_INSTRUCTION, address)
 
 
+def set_register(number: int, value: int) -> list[int]:
+    return [*instruction("SET", destination=isa.encode_value(0, number))[:2], value]
+
+
+@pytest.mark.parametrize("mnemonic", ["BRANCH_EQUAL", "BRANCH_LESS"])
+@pytest.mark.parametrize("same", [False, True])
+def test_an_error_behind_a_branch(mnemonic, same):
+    """Taken or not, whichever bit decides: the word named is the one that was decoded."""
+    five, six = isa.encode_value(0, 5), isa.encode_value(0, 6)
+    for bit in range(32):
+        left = int(np.random.default_rng(bit).integers(1 << 32))
+        right = left if same else left ^ 1 << bit
+        start = [*set_register(5, left), *set_register(6, right)]
+        target = 1 + len(start) + 4 + 3
+        signed = [value - (value >> 31 << 32) for value in (left, right)]
+        taken = signed[0] < signed[1] if mnemonic == "BRANCH_LESS" else same
+        words = [*start, *instruction(mnemonic, a=five, b=six, target=target), 63, 63, 63, 63]
+        check_words(words, Error.ILLEGAL_INSTRUCTION, target if taken else target - 3)
+
+
 def test_a_program_for_another_machine():
     image = tile().image.copy()
     image[tile().program] ^= 1
