@@ -30,7 +30,7 @@ from phonolith.sim.ladder import execute_rtl, first_difference, machine, make_ca
 ROOT = Path(__file__).resolve().parents[1]
 LENGTHS = (256, 499, 1500)
 ROWS, WIDTH, SCORE_SCALE = 300, 16, 0.0005
-COST_FRAMES, COST_HEADS, COST_DEPTH = 200, 3, 32
+COST_LENGTHS, COST_HEADS, COST_DEPTH = (200, 499, 1500), 3, 32
 
 
 def eight_bits(scores: np.ndarray) -> np.ndarray:
@@ -117,10 +117,10 @@ def attention(bits: int) -> Graph:
     return Graph("attention", tuple(Value(name, "int8", (COST_HEADS * COST_DEPTH,)) for name in "qkv"), nodes, ("y",))
 
 
-def cycles(bits: int, config: MachineConfig) -> int:
+def cycles(bits: int, frames: int, config: MachineConfig) -> int:
     """Return the cycles of one attention on RTL; SystemExit unless it is exact."""
     rng = np.random.default_rng(0)
-    inputs = {name: rng.integers(-128, 128, (COST_FRAMES, COST_HEADS * COST_DEPTH)).astype(np.int8) for name in "qkv"}
+    inputs = {name: rng.integers(-128, 128, (frames, COST_HEADS * COST_DEPTH)).astype(np.int8) for name in "qkv"}
     case = make_case(attention(bits), inputs, config)
     result = execute_rtl(case.program, case.image, machine(config))
     if first_difference(case, "rtl", result.image):
@@ -136,9 +136,11 @@ def main() -> None:
         for frames, ways in lengths.items():
             cells = (f"{rms:.2f} ({largest:.1f})" for rms, largest in ways.values())
             print(f"| {kind} | {frames:,} | {' | '.join(cells)} |")
-    cost = {bits: cycles(bits, MachineConfig()) for bits in (8, 16)}
-    print(f"\nattention of {COST_HEADS} heads of {COST_DEPTH}, T = {COST_FRAMES}, 16x16: "
-          + ", ".join(f"{count:,} cycles with {bits} bits" for bits, count in cost.items()))
+    cost = {frames: {bits: cycles(bits, frames, MachineConfig()) for bits in (8, 16)} for frames in COST_LENGTHS}
+    print(f"\ncycles of attention, {COST_HEADS} heads of {COST_DEPTH}, 16x16\n")
+    print("| T | 8 bits | 16 bits |\n|---|---|---|")
+    for frames, counts in cost.items():
+        print(f"| {frames:,} | {counts[8]:,} | {counts[16]:,} |")
     (ROOT / "results").mkdir(exist_ok=True)
     (ROOT / "results/softmax.json").write_text(json.dumps({"error": found, "cycles": cost}, indent=1) + "\n")
 

@@ -44,7 +44,7 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
               help="Training strings that set the activation scales.")
 @click.option("--bits", type=int, default=8, show_default=True, help="Width of weights and activations.")
 @click.option("--softmax-bits", type=int, default=8, show_default=True,
-              help="Width of exponentials: 16 for rows of hundreds of frames, at twice the cycles of attention.")
+              help="Width of exponentials: 16 for long rows, at two to three times the cycles of attention.")
 @click.option("--clip", default="max", show_default=True, help="How int8 ranges are chosen.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)

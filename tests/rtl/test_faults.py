@@ -140,6 +140,19 @@ def test_a_failed_store_names_its_instruction(wrong, stalls):
     check_words([*words, *instruction("END")], Error.WRITE_FAILED, 1 + wrong * len(each[0]), stalls_seed=stalls)
 
 
+@pytest.mark.parametrize("wrong", [9, 21, 38, 77, 130, 199])
+@pytest.mark.parametrize("engine", ["load", "store"])
+def test_a_failed_instruction_is_named_among_many(engine, wrong):
+    def transfer(address: int) -> list[int]:
+        return store(address) if engine == "store" else load(
+            isa.Target.SCRATCHPAD, address=address, segment_bytes=8, base=7)
+
+    each = [transfer(OUTSIDE if n == wrong else OUTPUT + 8 * n) for n in range(200)]
+    words = [word for one in each for word in one]
+    error = Error.WRITE_FAILED if engine == "store" else Error.READ_FAILED
+    check_words([*words, *instruction("END")], error, 1 + wrong * len(each[0]))
+
+
 def test_a_program_that_runs_out_of_memory_names_its_last_instruction():
     image = np.zeros(IMAGE_BYTES, np.uint8)
     words = [CONFIG.hash_word, *instruction("ROWOP"), *instruction("ROWOP")[:3]]
@@ -163,6 +176,26 @@ def test_illegal_instructions():
                        *instruction("VECTOR", control=value << low), *end], 1 + vector))
     for words, address in cases:
         check_words(words, Error.ILLEGAL_INSTRUCTION, address)
+
+
+def set_register(number: int, value: int) -> list[int]:
+    return [*instruction("SET", destination=isa.encode_value(0, number))[:2], value]
+
+
+@pytest.mark.parametrize("mnemonic", ["BRANCH_EQUAL", "BRANCH_LESS"])
+@pytest.mark.parametrize("same", [False, True])
+def test_an_error_behind_a_branch(mnemonic, same):
+    """Taken or not, whichever bit decides: the word named is the one that was decoded."""
+    five, six = isa.encode_value(0, 5), isa.encode_value(0, 6)
+    for bit in range(32):
+        left = int(np.random.default_rng(bit).integers(1 << 32))
+        right = left if same else left ^ 1 << bit
+        start = [*set_register(5, left), *set_register(6, right)]
+        target = 1 + len(start) + 4 + 3
+        signed = [value - (value >> 31 << 32) for value in (left, right)]
+        taken = signed[0] < signed[1] if mnemonic == "BRANCH_LESS" else same
+        words = [*start, *instruction(mnemonic, a=five, b=six, target=target), 63, 63, 63, 63]
+        check_words(words, Error.ILLEGAL_INSTRUCTION, target if taken else target - 3)
 
 
 def test_a_program_for_another_machine():

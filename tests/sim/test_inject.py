@@ -107,6 +107,16 @@ def test_command_says_what_it_hit(capfd, machine):
         {"case", "register", "bit", "cycle", "found", "effect"}] * 3
 
 
+@pytest.mark.parametrize(("options", "complaint"), [
+    (["--rungs", "golden,iss"], "needs the rung rtl"),
+    (["--waves", "x.vcd"], "--waves goes neither"),
+    (["--data", "folder"], "exactly one of them"),
+])
+def test_options_that_do_not_go_together(options, complaint, capfd):
+    assert run(["verify", "--random", "1", "--inject-fault", "1", *options]) != 0
+    assert complaint in " ".join(capfd.readouterr().err.replace("│", " ").split())
+
+
 @pytest.mark.slow
 def test_two_hundred_flips():
     """Each is found or without effect on any output or status; the runs after it are as they should be."""

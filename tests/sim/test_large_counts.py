@@ -11,8 +11,8 @@ from phonolith.sim.ladder import machine
 from phonolith.sim.program_check import check
 from tests.sim.test_random_programs import CONFIG, case_of
 
-MANY = 2150
-DRAM_BYTES = 1 << 26
+MANY, VERY_MANY = 2150, 40_961
+HIGH = 1 << 26
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,9 @@ def test_many_rows_and_columns(rtl, reduce):
 
 
 @pytest.mark.parametrize("counts", [
+    {"outer_count": VERY_MANY, "segment_bytes": 3},
+    {"inner_count": VERY_MANY, "segment_bytes": 3},
+    {"segment_count": VERY_MANY, "segment_bytes": 1},
     {"outer_count": MANY, "outer_stride": 7, "segment_bytes": 3},
     {"inner_count": MANY, "inner_stride": 5, "segment_bytes": 9},
     {"segment_count": MANY, "segment_stride": 4, "segment_bytes": 5},
@@ -60,11 +63,52 @@ def test_many_rows_and_columns(rtl, reduce):
 ])
 def test_long_loads(rtl, counts):
     emit = Emitter()
-    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=1, base=1, **counts)
+    emit.load(target=Target.SCRATCHPAD, address=2051, row_words=int(VERY_MANY not in counts.values()), base=1, **counts)
     assert agree(emit, rtl)
 
 
+@pytest.mark.parametrize("target", [Target.ACTIVATION, Target.WEIGHT])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("row_words", [129, 255, 513, 640, 860])
+def test_words_far_apart(rtl, target, transpose, row_words):
+    emit = Emitter()
+    emit.load(target=target, address=2050, base=17, row_words=row_words, outer_count=15, outer_stride=33,
+              segment_bytes=16, transpose=transpose)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_engines_meet_at_the_activation_banks(rtl, transpose):
+    """LOAD and VECTOR write the same banks at other addresses, MATMUL reads them, for as long as all work."""
+    emit = Emitter()
+    emit.load(target=Target.ACTIVATION, address=2051, base=3, row_words=30, outer_count=120, outer_stride=17,
+              segment_bytes=16, transpose=transpose)
+    emit.vector(rows=60 * CONFIG.rows, columns=CONFIG.columns, source=Source.SCRATCHPAD, source_pitch=1,
+                destination=Destination.ACTIVATION, destination_base=600, destination_pitch=1)
+    emit.matmul(a_base=800, w_base=0, k=900)
+    emit.vector(rows=CONFIG.rows, columns=CONFIG.columns, source=Source.DRAIN, destination=Destination.SCRATCHPAD,
+                destination_base=3000, destination_pitch=1)
+    assert agree(emit, rtl)
+
+
+@pytest.mark.parametrize("stalls", [None, *range(8)])
+def test_many_short_transfers(rtl, stalls):
+    """More than the engines hold at a time, some of them empty, with all channels held up in turn."""
+    rng = np.random.default_rng(stalls)
+    emit = Emitter()
+    for step in range(80):
+        emit.load(target=Target(int(rng.integers(0, 5))), address=2048 + 100 * step, base=step, row_words=1,
+                  segment_bytes=int(rng.integers(0, 9)), outer_count=int(rng.integers(0, 4)), outer_stride=16)
+    for step in range(80):
+        emit.store(address=12000 + 100 * step, base=2048 + step, pitch=1, row_bytes=int(rng.integers(0, 9)),
+                   outer_count=int(rng.integers(0, 4)), outer_stride=int(rng.integers(8, 30)),
+                   fence=bool(rng.integers(0, 8) == 0))
+    assert check(case_of(emit), rtl, stalls) is None
+
+
 @pytest.mark.parametrize("counts", [
+    {"outer_count": VERY_MANY, "row_bytes": 3},
+    {"inner_count": VERY_MANY, "row_bytes": 3},
     {"outer_count": MANY, "outer_stride": 7, "row_bytes": 3},
     {"inner_count": MANY, "inner_stride": 9, "row_bytes": 11},
     {"row_bytes": 20_001},
@@ -72,7 +116,7 @@ def test_long_loads(rtl, counts):
 ])
 def test_long_stores(rtl, counts):
     emit = Emitter()
-    emit.store(address=2051, base=1, pitch=1, **counts)
+    emit.store(address=2051, base=1, pitch=int(VERY_MANY not in counts.values()), **counts)
     assert agree(emit, rtl)
 
 
@@ -90,22 +134,23 @@ def test_many_transactions_under_way(latency):
 
 
 def test_addresses_use_all_their_bits(rtl):
-    """Program, operands and results anywhere in 64 MiB and a bit."""
+    """Program, operands and results anywhere in 64 MiB, and just above."""
     rng = np.random.default_rng(1)
+    reach, half, top = 1 << 24, HIGH // 2, HIGH + (1 << 15)   # loads read below half and top, stores write above
     emit = Emitter()
-    for base in range(0, 300, 10):
-        address = int(rng.integers(0, DRAM_BYTES // 2))
-        emit.load(target=Target.SCRATCHPAD, address=address, base=base, segment_bytes=int(rng.integers(1, 160)),
-                  inner_count=2, inner_stride=int(rng.integers(0, 1 << 24)), row_words=base % 2)
-    for base in range(3000, 3300, 10):
-        address = int(rng.integers(DRAM_BYTES // 2, DRAM_BYTES - (1 << 16)))
-        emit.store(address=address, base=base, pitch=1, row_bytes=int(rng.integers(1, 160)),
-                   inner_count=2, inner_stride=-int(rng.integers(0, 1 << 24)))
+    for step in range(30):
+        low, high, stride = (HIGH, top - 4096, 900) if step % 3 == 0 else (0, half - reach, reach // 4)
+        emit.load(target=Target.SCRATCHPAD, address=int(rng.integers(low, high)), base=10 * step, row_words=step % 2,
+                  segment_bytes=int(rng.integers(1, 160)), inner_count=4, inner_stride=int(rng.integers(stride)))
+    for step in range(30):
+        low, high, stride = (top + 4096, top + 30_000, 900) if step % 3 == 0 else (half + reach, HIGH - 256, reach // 4)
+        emit.store(address=int(rng.integers(low, high)), base=3000 + 10 * step, pitch=1,
+                   row_bytes=int(rng.integers(1, 160)), inner_count=4, inner_stride=-int(rng.integers(stride)))
     case = case_of(emit)
-    image = rng.integers(0, 256, DRAM_BYTES, np.uint8)
-    for program_address in (DRAM_BYTES, DRAM_BYTES + 0x2AAA8):
+    image = rng.integers(0, 256, HIGH + (1 << 16), np.uint8)
+    for program_address in (image.size, image.size + 0x2AAA8):
         grown = np.zeros(program_address, np.uint8)
-        grown[:DRAM_BYTES] = image
+        grown[:image.size] = image
         assert check(replace(case, image=grown, program_address=program_address), rtl) is None
 
 
