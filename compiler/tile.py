@@ -231,7 +231,10 @@ def growing(count: int, most: int, small: bool) -> Iterator[range]:
 
 
 def row_pieces(size: ProductSize, most: int, small: bool, config: MachineConfig) -> list[Block]:
-    """Cut rows into blocks of at most ``most`` rows; ``small``: what does not fill a tile first, then growing."""
+    """Cut rows into blocks of at most ``most`` rows; ``small``: growing.
+
+    What does not fill a tile comes first then, or last where rows are still being computed, in order.
+    """
     rows = config.rows
     if size.outer > 1 or most < rows:
         return row_blocks(size.outer, size.inner, most, most, rows)
@@ -239,7 +242,7 @@ def row_pieces(size: ProductSize, most: int, small: bool, config: MachineConfig)
     tiles = [Block(0, 1, piece.start * rows, len(piece) * rows)
              for piece in growing(size.inner // rows, most // rows, small)]
     tail = [Block(0, 1, size.inner - ragged, ragged)] if ragged else []
-    return [*tail, *tiles] if small else [*tiles, *tail]
+    return [*tail, *tiles] if small and size.rows_ready else [*tiles, *tail]
 
 
 def row_blocks(outer: int, inner: int, target: int, most: int, rows: int) -> list[Block]:
