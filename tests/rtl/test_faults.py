@@ -228,8 +228,18 @@ def test_a_tile_that_nobody_takes():
     check_words([*matmul, *instruction("END")], Error.TILE_NOT_TAKEN, 1 + len(matmul))
 
 
-def test_semaphores_stay_in_their_range():
-    empty = load(isa.Target.TABLE, signal=1)
+EMPTY = {
+    "LOAD": lambda **masks: load(isa.Target.TABLE, **masks),
+    "MATMUL": lambda **masks: instruction("MATMUL", k=1, **masks),
+    "VECTOR": lambda **masks: instruction("VECTOR", **masks),
+    "STORE": lambda **masks: store(OUTPUT, row_bytes=0, **masks),
+}
+
+
+@pytest.mark.parametrize("semaphore", range(12))
+@pytest.mark.parametrize("engine", EMPTY)
+def test_semaphores_stay_in_their_range(engine, semaphore):
+    empty = EMPTY[engine](signal=1 << semaphore)
     fill = [*instruction("SET", destination=isa.encode_value(0, 5), literal=0), *empty,
             *instruction("ADD", destination=isa.encode_value(0, 5), a=isa.encode_value(0, 5), b=1),
             *instruction("BRANCH_LESS", a=isa.encode_value(0, 5), b=isa.encode_value(SEMAPHORES, 1), target=4)]
@@ -237,9 +247,11 @@ def test_semaphores_stay_in_their_range():
     check_words([*fill, *empty, *instruction("END")], Error.SEMAPHORE_RANGE, 1 + len(fill))
 
 
-def test_two_engines_that_wait_for_one_token():
-    waiting = [*instruction("MATMUL", wait=1, k=1), *instruction("ROWOP", wait=1)]
-    signal = load(isa.Target.SCRATCHPAD, signal=1, address=A, segment_bytes=200)
+@pytest.mark.parametrize("semaphore", range(12))
+def test_two_engines_that_wait_for_one_token(semaphore):
+    mask = 1 << semaphore
+    waiting = [*instruction("MATMUL", wait=mask, k=1), *instruction("ROWOP", wait=mask)]
+    signal = load(isa.Target.SCRATCHPAD, signal=mask, address=A, segment_bytes=200)
     check_words([*waiting, *signal, *instruction("END")], Error.SEMAPHORE_RANGE, 1)
 
 
