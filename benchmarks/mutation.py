@@ -162,7 +162,7 @@ def report(rows: list[Row], seed: int) -> str:
     """Return score and survivors as text."""
     reasons = tomllib.loads(REASONS.read_text()) if REASONS.exists() else {}
     drawn, killed = Counter(row["block"] for row in rows), Counter(row["block"] for row in rows if row["killed_by"])
-    lines = [f"Machine {CONFIG.array}, {CONFIG.bus_bits}-bit bus, sources `{hardware_sources()}` of `hw/`, seed {seed}.",
+    lines = [f"Machine {CONFIG.array}, {CONFIG.bus_bits}-bit bus, `hw/` as of `{hardware_sources()}`, seed {seed}.",
              "", "| block | mutants | killed | score |", "|---|---|---|---|"]
     lines += [f"| {block} | {drawn[block]} | {killed[block]} | {share(killed[block], drawn[block])} |"
               for block in BLOCKS]
