@@ -247,6 +247,17 @@ def test_semaphores_stay_in_their_range(engine, semaphore):
     check_words([*fill, *empty, *instruction("END")], Error.SEMAPHORE_RANGE, 1 + len(fill))
 
 
+@pytest.mark.parametrize("before", [0, 15, 16, 40, 100])
+def test_the_taker_is_named_among_many(before):
+    """LOAD and MATMUL wait for the token that VECTOR gives when both have nothing else to do."""
+    empty = load(isa.Target.TABLE)
+    waiting = [*load(isa.Target.TABLE, wait=1), *instruction("MATMUL", wait=1, k=1)]
+    slow = instruction("VECTOR", signal=1, rows=400, columns=8,
+                       control=isa.pack(isa.VECTOR_CONTROL, source=isa.Source.ZERO))
+    words = [*empty * before, *waiting, *slow, *instruction("END")]
+    check_words(words, Error.SEMAPHORE_RANGE, 1 + before * len(empty))
+
+
 @pytest.mark.parametrize("semaphore", range(12))
 def test_two_engines_that_wait_for_one_token(semaphore):
     mask = 1 << semaphore
