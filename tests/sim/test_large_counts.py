@@ -91,6 +91,19 @@ def test_engines_meet_at_the_activation_banks(rtl, transpose):
     assert agree(emit, rtl)
 
 
+def test_the_array_has_more_to_do_than_its_queue_holds(rtl):
+    """A MATMUL waits for a long LOAD; those behind it fill the queue and hold up the sequencer."""
+    emit = Emitter()
+    emit.load(target=Target.SCRATCHPAD, address=2051, segment_bytes=20_000, signal=("LOAD_ARRAY",))
+    emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0, wait=("LOAD_ARRAY",))
+    for step in range(60):
+        emit.matmul(a_base=step, w_base=3, k=5 + step, row_tiles=0)
+    emit.matmul(a_base=8, w_base=9, k=70)
+    emit.vector(rows=CONFIG.rows, columns=CONFIG.columns, source=Source.DRAIN, destination=Destination.SCRATCHPAD,
+                destination_base=3000, destination_pitch=1)
+    assert agree(emit, rtl)
+
+
 @pytest.mark.parametrize("stalls", [None, *range(8)])
 def test_many_short_transfers(rtl, stalls):
     """More than the engines hold at a time, some of them empty, with all channels held up in turn."""
