@@ -1,0 +1,66 @@
+"""The emitted Verilog as other tools see it: Verilator's lint, Yosys, and how its text grows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.verilog import TOP
+from phonolith.sim.rtl.source import verilog_text
+from phonolith.sim.rtl.toolchain import find_toolchain
+
+READ = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for step in (f"read_verilog {sys.argv[1]}", f"hierarchy -check -top {sys.argv[2]}", "proc", "check -assert"):
+    libyosys.run_pass(step, design)
+print("read to the end")
+"""
+MACHINES = {"4x4": 64, "8x12": 64}
+
+
+def design(array: str) -> str:
+    return verilog_text(MachineConfig.load(array=array, bus_bits=MACHINES.get(array, 64)))
+
+
+def lint(text: str, waivers: Path, folder: Path) -> str:
+    """Return what Verilator says with all warnings on."""
+    tools, source = find_toolchain(), folder / "design.v"
+    source.write_text(text)
+    command = [tools.verilator, "--lint-only", "-Wall", "--top-module", TOP, waivers, source]
+    return subprocess.run(command, env=tools.environment, capture_output=True, text=True, timeout=100).stderr
+
+
+@pytest.mark.parametrize("array", MACHINES)
+def test_lint_is_clean_but_for_the_waivers(array, repository, tmp_path):
+    assert lint(design(array), repository / "hw/phonolith.vlt", tmp_path) == ""
+
+
+@pytest.mark.parametrize("rule, fault", [
+    ("UNDRIVEN", "wire nothing;\nwire [3:0] something = {4{nothing}};"),
+    ("LATCH", "reg latch;\nalways @* if (rst) latch = clk;"),
+    ("WIDTHTRUNC", "wire [3:0] cut = s_axil_wdata;"),
+])
+def test_lint_with_waivers_finds_faults(rule, fault, repository, tmp_path):
+    head, end, tail = design("4x4").partition("endmodule")
+    assert f"%Warning-{rule}" in lint(f"{head}{fault}\n{end}{tail}", repository / "hw/phonolith.vlt", tmp_path)
+
+
+@pytest.mark.parametrize("array", MACHINES)
+def test_yosys_reads_it_without_a_warning(array, tmp_path):
+    (tmp_path / "design.v").write_text(design(array))
+    command = [sys.executable, "-c", READ, "design.v", TOP]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    said = finished.stdout + finished.stderr
+    assert "read to the end" in said, said[-2000:]
+    assert [line for line in said.splitlines() if "Warning" in line or "ERROR" in line] == []
+
+
+def test_text_does_not_repeat_the_processing_elements():
+    """Rows cost the same lines whatever the columns, but for the choice of a byte of each bank's word (4 per byte)."""
+    lines = {array: design(array).count("\n") for array in ("4x8", "8x8", "4x12", "8x12")}
+    more = (lines["8x12"] - lines["4x12"]) - (lines["8x8"] - lines["4x8"])
+    assert 0 <= more <= 4 * (8 - 4) * (12 - 8)
