@@ -1,6 +1,7 @@
 """``verilog``, ``area``, ``sweep``, ``config``, ``version``: the machine itself, without a run."""
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 from phonolith.cli.common import MODEL, NEW_FOLDER, PATH, CommaList, Result, verb
 from phonolith.cli.common import version as installed_version
 from phonolith.cli.output import cell, print_facts, print_table
+
+WAIVERS = "phonolith.vlt"
 
 
 def render_verilog(result: Result) -> None:
@@ -26,7 +29,8 @@ def render_verilog(result: Result) -> None:
 def verilog(config, output: Path | None) -> Result:
     """Write the configured accelerator as Verilog: AXI4 and AXI4-Lite at its pins.
 
-    With -o also phonolith.h (registers, error codes, opcodes for C) and registers.md.
+    With -o also phonolith.h (registers, error codes, opcodes for C), registers.md, and phonolith.vlt (waivers, with
+    reasons, for `verilator --lint-only -Wall`).
     """
     from phonolith.compiler.files import write_folder
     from phonolith.hw import header
@@ -36,7 +40,8 @@ def verilog(config, output: Path | None) -> Result:
     text = generate_verilog(config)
     if output is None:
         return {"top": TOP, "verilog": text}
-    files = {f"{TOP}.v": text, header.HEADER: header.c_header(config), header.TABLE: header.register_table(config)}
+    files = {f"{TOP}.v": text, header.HEADER: header.c_header(config), header.TABLE: header.register_table(config),
+             WAIVERS: resources.files("phonolith.hw").joinpath(WAIVERS).read_text()}
     written = write_folder(output, {name: content.encode() for name, content in files.items()})
     return {"top": TOP, "files": written, "lines": text.count("\n")}
 

@@ -70,7 +70,7 @@ def test_verilog_on_stdout_and_in_a_file_are_the_same(result, tmp_path, capfd):
     code, found = result("verilog", "--array", "8x8", "-o", tmp_path / "rtl")
     text = (tmp_path / "rtl" / "phonolith_top.v").read_text()
     assert code == 0 and found["files"][0] == str(tmp_path / "rtl" / "phonolith_top.v")
-    assert sorted(map(str, (tmp_path / "rtl").iterdir())) == sorted(found["files"]) and len(found["files"]) == 3
+    assert sorted(map(str, (tmp_path / "rtl").iterdir())) == sorted(found["files"]) and len(found["files"]) == 4
     assert len(re.findall(r"^module phonolith_top\(", text, re.MULTILINE)) == 1
     assert run(["verilog", "--array", "8x8"]) == 0
     assert capfd.readouterr().out == text
