@@ -1,6 +1,6 @@
 """MATMUL: reads operand banks into the systolic array, tile after tile, and hands finished tiles to the drain."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -314,4 +314,4 @@ def delayed(m: Module, source, name: str, reset_less: bool = False):
 
 def select_byte(word, index):
     """Return byte ``index`` of ``word``, signed."""
-    return Array(word[low:low + 8].as_signed() for low in range(0, len(word), WEIGHT_BITS))[index]
+    return word.word_select(index, WEIGHT_BITS).as_signed()

@@ -59,8 +59,7 @@ def test_yosys_reads_it_without_a_warning(array, tmp_path):
     assert [line for line in said.splitlines() if "Warning" in line or "ERROR" in line] == []
 
 
-def test_text_does_not_repeat_the_processing_elements():
-    """Rows cost the same lines whatever the columns, but for the choice of a byte of each bank's word (4 per byte)."""
+def test_text_grows_with_rows_plus_columns():
+    """Rows cost the same lines whatever the columns."""
     lines = {array: design(array).count("\n") for array in ("4x8", "8x8", "4x12", "8x12")}
-    more = (lines["8x12"] - lines["4x12"]) - (lines["8x8"] - lines["4x8"])
-    assert 0 <= more <= 4 * (8 - 4) * (12 - 8)
+    assert lines["8x12"] - lines["4x12"] == lines["8x8"] - lines["4x8"] > 0
