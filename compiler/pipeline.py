@@ -40,7 +40,7 @@ def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> P
     return Program(
         config_hash=config.hash, name=graph.name, words=words, constants=tuple(ctx.constants), inputs=inputs,
         tensors=tensors, outputs=graph.outputs, size=ctx.dram.size,
-        regions=regions(graph, shapes, ctx.emitter.owners, positions),
+        regions=regions(graph, shapes, ctx.emitter.owners, positions), unfolded=tuple(ctx.unfolded),
         temporaries=tuple(ctx.temporaries), zeros=tuple(ctx.dram.zeros), metadata=graph.metadata)
 
 
@@ -49,6 +49,7 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None
     frames = conv_frames(graph)
     dtypes = {value.name: value.dtype for value in graph.inputs}
     dtypes |= {node.name: node.dtype for node in graph.nodes if node.op not in VIEWS}
+    ctx.inputs = {value.name for value in graph.inputs}
     for name, dtype in dtypes.items():
         ctx.views[name] = place(ctx.dram, shapes[name], dtype, ctx.config, *frames.get(name, (0, 0)))
 

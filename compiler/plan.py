@@ -90,8 +90,9 @@ class Costs:
         self.words = -(-size.k // config.word_bytes)
         self.interval = max(size.k, config.rows, config.columns + 3)
         self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
-        # Slices of a row are bursts of one word each; this many cycles from one to the next when latency bounds them.
-        self.slice_cycles = max(1.0, (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding)
+        # Cycles from one burst to the next when latency bounds them; every row, every slice of one, is a burst or more.
+        self.read_cycles = (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding
+        self.write_cycles = (config.dram_latency + ISSUE_CYCLES) / config.writes_outstanding
 
     def tiles(self, piece: Piece) -> int:
         """Return the array tiles along a piece."""
@@ -100,9 +101,10 @@ class Costs:
     def beats(self, piece: Piece) -> int:
         """Return the cycles of the bus to load a piece."""
         if isinstance(piece, Block):
-            return piece.rows * self.size.row_beats
+            return piece.rows * max(self.size.row_beats, round(self.size.segments * self.read_cycles))
         if not self.size.follows:
-            return self.size.column_count(piece) * -(-self.size.k // self.config.dma_bytes)
+            row_beats = -(-self.size.k // self.config.dma_bytes)
+            return round(self.size.column_count(piece) * max(row_beats, self.read_cycles))
         parameters = self.size.column_count(piece) * PARAMETER_BYTES if self.size.has_parameters else 0
         return len(piece) * self.tile_beats + -(-parameters // self.config.dma_bytes)
 
@@ -125,7 +127,8 @@ class Costs:
         itemsize = 1 if self.size.byte_results else 2
         row = self.size.column_count(step.tiles) * itemsize
         aligned = self.size.columns * itemsize % self.config.dma_bytes == 0
-        return step.block.rows * (-(-row // self.config.dma_bytes) + (not aligned))
+        beats = -(-row // self.config.dma_bytes) + (not aligned)
+        return round(step.block.rows * max(beats, self.write_cycles))
 
     def scratch_words(self, rows: int, tiles: int) -> int:
         """Return the scratchpad words of ``rows`` rows of results."""
@@ -190,7 +193,7 @@ class Timeline:
         start = max(self.bus, max(self.decoded + ISSUE_CYCLES, room) + self.latency + ARRIVAL_CYCLES)
         beats = self.costs.beats(piece)
         self.busy["bus"] += beats
-        self.bus = start + (round(beats * self.costs.slice_cycles) if piece == self.sliced else beats)
+        self.bus = start + (round(beats * max(1.0, self.costs.read_cycles)) if piece == self.sliced else beats)
         self.arrivals[piece] = (start, self.bus)
 
     def drop(self, piece: Piece) -> None:

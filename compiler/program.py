@@ -12,12 +12,12 @@ from phonolith.compiler.disassembler import Resolved, count_instructions, line, 
 from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import DTYPES
 from phonolith.compiler.model_file import digest, read_header
-from phonolith.compiler.views import View
+from phonolith.compiler.views import Unfolded, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-program"
-VERSION = 2
+VERSION = 3
 # The fetch unit reads at most this far beyond the last instruction.
 READ_AHEAD_BYTES = 2048
 PROGRAM_ALIGNMENT = 4096
@@ -55,6 +55,8 @@ class Program:
         (address, uint8 array): weights, parameters, tables.
     inputs, tensors : dict
         Where the graph inputs and every node's output are.
+    unfolded : tuple
+        (input, :class:`Unfolded`): further copies of inputs, which the image holds from the start.
     temporaries : tuple
         What the program writes besides.
     zeros : tuple
@@ -74,6 +76,7 @@ class Program:
     outputs: tuple[str, ...]
     size: int
     regions: tuple[Region, ...]
+    unfolded: tuple[tuple[str, Unfolded], ...] = ()
     temporaries: tuple[View, ...] = ()
     zeros: tuple[tuple[int, int], ...] = ()
     metadata: dict = field(default_factory=dict)
@@ -106,6 +109,8 @@ class Program:
             image[address:address + data.size] = data
         for name, view in self.inputs.items():
             view.write(image, self._checked_input(name, inputs))
+        for name, copy in self.unfolded:
+            copy.write(image, inputs[name])
         return image
 
     def _checked_input(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -177,6 +182,7 @@ class Program:
             "config_hash": self.config_hash, "name": self.name, "size": self.size,
             "inputs": {name: asdict(view) for name, view in self.inputs.items()},
             "tensors": {name: asdict(view) for name, view in self.tensors.items()},
+            "unfolded": [(name, asdict(copy)) for name, copy in self.unfolded],
             "temporaries": [asdict(view) for view in self.temporaries],
             "outputs": self.outputs, "zeros": self.zeros, "metadata": self.metadata,
             "regions": [asdict(region) for region in self.regions],
@@ -231,6 +237,7 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
         words=tensors["words"], constants=tuple(constants), size=document["size"],
         inputs=views(document["inputs"]), tensors=views(document["tensors"]),
         outputs=tuple(document["outputs"]), regions=tuple(region(entry) for entry in document["regions"]),
+        unfolded=tuple((name, Unfolded(**copy)) for name, copy in document["unfolded"]),
         temporaries=tuple(view(entry) for entry in document["temporaries"]),
         zeros=tuple((low, high) for low, high in document["zeros"]), metadata=document["metadata"])
 

@@ -27,8 +27,8 @@ class ProductSize:
         Rows, in two loops.
     columns, k, tile_columns : int
         Columns, inner dimension, columns of a tile.
-    row_beats : int
-        Cycles of the bus to load a row.
+    row_beats, segments : int
+        Cycles of the bus to load a row; contiguous pieces that it consists of.
     byte_results, has_parameters, has_residual : bool
     most_rows : int
         Rows of a step, at most.
@@ -48,6 +48,7 @@ class ProductSize:
     k: int
     tile_columns: int
     row_beats: int
+    segments: int
     byte_results: bool
     has_parameters: bool
     has_residual: bool

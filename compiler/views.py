@@ -67,6 +67,33 @@ class View:
                    for size, stride, want in zip(self.shape[1:], self.strides[1:], tail, strict=True))
 
 
+@dataclass(frozen=True)
+class Unfolded:
+    """A copy of a graph input ``[T, F]`` of bytes as a convolution over ``taps`` of its rows reads it.
+
+    Byte i of element (t, f) is ``x[step * t + i - before, f]``, or zero outside x: what a window needs of a column is
+    contiguous, and so is, from column to column, the whole window.
+    """
+
+    address: int
+    rows: int
+    columns: int
+    pitch: int
+    taps: int
+    step: int
+    before: int
+
+    def write(self, image: np.ndarray, tensor: np.ndarray) -> None:
+        """Put the copy of ``tensor`` into ``image``."""
+        x = tensor.reshape(len(tensor), -1).view(np.uint8)
+        behind = max(0, self.step * (self.rows - 1) + self.taps - self.before - len(x))
+        padded = np.pad(x, ((self.before, behind), (0, 0)))
+        target = np.lib.stride_tricks.as_strided(
+            image[self.address:], (self.rows, self.columns, self.taps), (self.pitch, self.taps, 1))
+        for tap in range(self.taps):
+            target[..., tap] = padded[tap::self.step][:self.rows]
+
+
 def packed_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Return the byte strides of a contiguous tensor."""
     return tuple(itemsize * math.prod(shape[i + 1:]) for i in range(len(shape)))

@@ -10,7 +10,8 @@ from typing import Any, Self
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.data import DIGITS
 
-MAX_PARAMETERS = 1_000_000
+# int8 weights, packed, and activations share 32 bits of addresses; images are simulated in memory.
+MAX_PARAMETERS = 1 << 28
 LEAST = {"mels": 3, "channels": 1, "width": 16, "layers": 1, "heads": 1, "ffn": 1}
 
 
@@ -28,7 +29,7 @@ class EncoderConfig:
     ffn : hidden width of the feed-forward blocks.
     vocabulary : words; token 0 is the blank, word i has token i + 1.
 
-    Raises PhonolithError if a value is impossible or the model would exceed a million parameters.
+    Raises PhonolithError if a value is impossible or the model would exceed MAX_PARAMETERS.
     """
 
     mels: int = 40

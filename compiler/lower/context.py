@@ -8,7 +8,7 @@ import numpy as np
 from phonolith.compiler.allocate import Dram, Region, Ring
 from phonolith.compiler.assembler import Emitter
 from phonolith.compiler.ir import DTYPES, Node
-from phonolith.compiler.views import Rows, View, packed_strides
+from phonolith.compiler.views import Rows, Unfolded, View, packed_strides
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Saturate, Target, Width
@@ -28,6 +28,10 @@ class Lowering:
         (address, uint8 array) of what the image holds besides inputs.
     temporaries : list
         Copies that no node names.
+    inputs : set
+        Names of graph inputs.
+    unfolded : list
+        (input, copy) that the image holds besides.
     made : set
         Names of tensors that the program computes, as opposed to graph inputs and their views.
     activation, weight, parameter, results, operands : Ring
@@ -48,6 +52,8 @@ class Lowering:
         self.constants: list[tuple[int, np.ndarray]] = []
         self.temporaries: list[View] = []
         self.made: set[str] = set()
+        self.inputs: set[str] = set()
+        self.unfolded: list[tuple[str, Unfolded]] = []
         bank = config.scratch_bank_depth
         self.activation = Ring("activation", 0, config.activation_depth)
         self.weight = Ring("weight", 0, config.weight_depth)

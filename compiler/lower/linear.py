@@ -1,18 +1,20 @@
 """linear and conv2d: products with constant weights."""
 
+import numpy as np
+
 from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
-from phonolith.compiler.lower.context import Lowering
+from phonolith.compiler.lower.context import Lowering, align
 from phonolith.compiler.lower.copy import packed_input
 from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule
-from phonolith.compiler.views import Rows, common_rows
+from phonolith.compiler.views import Rows, Unfolded, common_rows
 from phonolith.hw.isa import Target
 
 
 def linear_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
     """Return the products of a linear layer: one for each set of rows that two loops can walk."""
     views = [ctx.views[name] for name in (node.inputs[0], node.name, *node.inputs[1:])]
-    parameters, load_columns = constant_operand(ctx, node)
+    parameters, load_columns = constant_operand(ctx, node, node.constants["weight"])
     return [schedule(ctx, node, a, y, parameters, load_columns, residual[0] if residual else None)
             for a, y, *residual in common_rows(*views)]
 
@@ -21,13 +23,40 @@ def conv2d_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
     """Return the product of a convolution: its rows are gathered windows."""
     channels, height, width, depth = node.constants["weight"].shape
     (pad_t, pad_f), (step_t, step_f) = node.attributes["padding"], node.attributes["stride"]
-    x = packed_input(ctx, ctx.views[node.inputs[0]], pad_t, pad_f * depth)
     y = ctx.views[node.name]
+    rows = Rows(y.address, y.shape[0], y.strides[0], y.shape[1], y.strides[1], channels * y.itemsize)
+    source = input_of(ctx, node)
+    if source and width * depth < ctx.config.dma_bytes // 2 and depth == 1 and pad_f == 0 and height > 1:
+        return [unfolded_schedule(ctx, node, source, rows)]
+    x = packed_input(ctx, ctx.views[node.inputs[0]], pad_t, pad_f * depth)
     corner = x.address - pad_t * x.strides[0] - pad_f * depth
     a = Rows(corner, y.shape[0], step_t * x.strides[0], y.shape[1], step_f * depth, width * depth, height,
              x.strides[0])
-    rows = Rows(y.address, y.shape[0], y.strides[0], y.shape[1], y.strides[1], channels * y.itemsize)
-    return [schedule(ctx, node, a, rows, *constant_operand(ctx, node))]
+    return [schedule(ctx, node, a, rows, *constant_operand(ctx, node, node.constants["weight"]))]
+
+
+def input_of(ctx: Lowering, node: Node) -> str | None:
+    """Return the graph input that a node reads as a whole, if it does."""
+    x = ctx.views[node.inputs[0]]
+    found = [name for name in ctx.inputs if ctx.views[name].address == x.address and ctx.views[name].itemsize == 1
+             and ctx.views[name].strides[0] == x.strides[0] and np.prod(ctx.views[name].shape) == np.prod(x.shape)]
+    return found[0] if found and node.inputs[0] not in ctx.made else None
+
+
+def unfolded_schedule(ctx: Lowering, node: Node, source: str, rows: Rows) -> ProductSchedule:
+    """Return a convolution's product on a copy of a graph input in which the bytes of a window are contiguous.
+
+    Windows of a few bytes per input row would cost the bus a beat for each of these rows.
+    """
+    weight = node.constants["weight"]
+    _, height, width, _ = weight.shape
+    (pad_t, _), (step_t, step_f) = node.attributes["padding"], node.attributes["stride"]
+    bins = ctx.views[node.inputs[0]].shape[1]
+    pitch = align(bins * height, ctx.config.bus_bytes)
+    copy = Unfolded(ctx.dram.take(rows.outer_count * pitch), rows.outer_count, bins, pitch, height, step_t, pad_t)
+    ctx.unfolded.append((source, copy))
+    a = Rows(copy.address, rows.outer_count, pitch, rows.inner_count, step_f * height, width * height)
+    return schedule(ctx, node, a, rows, *constant_operand(ctx, node, weight.transpose(0, 2, 1, 3)))
 
 
 def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
@@ -40,10 +69,9 @@ def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_
         rows_ready=node.inputs[0] not in ctx.made))
 
 
-def constant_operand(ctx: Lowering, node: Node) -> tuple[int, LoadColumns]:
+def constant_operand(ctx: Lowering, node: Node, weight: np.ndarray) -> tuple[int, LoadColumns]:
     """Put weight and parameters into DRAM; return the parameters' address and how to load weight tiles."""
-    weight = node.constants["weight"].reshape(len(node.constants["weight"]), -1)
-    packed = pack.weights(weight, ctx.config)
+    packed = pack.weights(weight.reshape(len(weight), -1), ctx.config)
     address, tile_bytes = ctx.constant(packed), packed[0].size
     parameters = ctx.constant(pack.parameters(*(node.constants[r] for r in ("bias", "multiplier", "shift"))))
 

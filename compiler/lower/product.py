@@ -132,7 +132,8 @@ class ProductSchedule:
         self.check_room()
         size = ProductSize(
             outer=product.a.outer_count, inner=product.a.inner_count, columns=product.columns, k=product.k,
-            tile_columns=product.tile_columns, row_beats=self.row_beats(), byte_results=product.itemsize == 1,
+            tile_columns=product.tile_columns, row_beats=self.row_beats(),
+            segments=product.a.segment_count, byte_results=product.itemsize == 1,
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable(),

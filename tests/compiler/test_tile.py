@@ -9,7 +9,7 @@ from phonolith.compiler import pack
 from phonolith.compiler.allocate import Ring
 from phonolith.compiler.plan import plan_product
 from phonolith.compiler.tile import Drop, Load, ProductSize, Step, growing, row_blocks
-from phonolith.compiler.views import Block, View, common_rows, flat_tails
+from phonolith.compiler.views import Block, Unfolded, View, common_rows, flat_tails
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -41,7 +41,7 @@ def test_growing_pieces_cover_a_range_in_order(count, most, small):
 def size(m: int, k: int, n: int, **changes) -> ProductSize:
     """Return the size of a plain product with constant weights."""
     config = MachineConfig()
-    fields = dict(outer=1, inner=m, columns=n, k=k, tile_columns=config.columns, row_beats=-(-k // 16),
+    fields = dict(outer=1, inner=m, columns=n, k=k, tile_columns=config.columns, row_beats=-(-k // 16), segments=1,
                   byte_results=True, has_parameters=True, has_residual=False, most_rows=m, rows_ready=True,
                   follows=True, sliceable=k % 16 == 0)
     return ProductSize(**fields | changes)
@@ -173,3 +173,19 @@ def test_rows_of_padded_tensors_need_two_loops():
     ((rows,),) = common_rows(packed)
     assert (rows.outer_count, rows.inner_count, rows.inner_stride) == (1, 12, 2)
     assert flat_tails(padded)[0].shape == (4, 6)
+
+
+def test_unfolded_copy_holds_windows():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (11, 6)).astype(np.int8)
+    for step, before, taps in ((1, 0, 3), (2, 0, 3), (2, 1, 3), (1, 2, 4)):
+        rows = (11 + 2 * before - taps) // step + 1
+        copy = Unfolded(address=5, rows=rows, columns=6, pitch=32, taps=taps, step=step, before=before)
+        image = np.zeros(5 + 32 * rows, np.uint8)
+        copy.write(image, x)
+        padded = np.pad(x, ((before, before + step), (0, 0)))
+        for t in range(rows):
+            for f in range(6):
+                start = 5 + 32 * t + f * taps
+                window = padded[step * t:step * t + taps, f]
+                assert np.array_equal(image[start:start + taps].view(np.int8), window)

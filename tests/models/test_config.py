@@ -31,7 +31,7 @@ def test_dict_round_trip():
     ("[encoder]\nmels = 22", "encoder.mels 22 leaves nothing"),
     ("[encoder]\nstrides = [2, 3]", "list of 1s and 2s"),
     ("[encoder]\nstrides = 2", "encoder.strides must be a list"),
-    ("[encoder]\nlayers = 40", "parameters, more than 1000000"),
+    ("[encoder]\nlayers = 40000", "parameters, more than 268435456"),
     ("[encoder]\nlayer = 4", "encoder.layer is not an option"),
     ("[encoder]\nvocabulary = []", "encoder.vocabulary"),
     ('[encoder]\nvocabulary = "one two"', "encoder.vocabulary"),
