@@ -14,14 +14,11 @@ from phonolith.compiler.ir import Graph, Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.copy import copy_tensor
-from phonolith.compiler.lower.product import ProductSchedule
+from phonolith.compiler.lower.product import SCRATCH_SHARE, ProductSchedule
 from phonolith.compiler.lower.rowwise import Rowwise
 from phonolith.compiler.prefetch import VIEWS, Prefetcher
 from phonolith.compiler.shapes import Shape
 from phonolith.compiler.views import Block, View, common_rows
-
-# A row tile of a node that shares the scratchpad with a product takes at most this fraction of a bank.
-SCRATCH_SHARE = 4
 
 
 def emit_nodes(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:
@@ -137,6 +134,7 @@ class RowsInFront:
         self.rowwise = rowwise
         self.most = min(rowwise.most_rows(), ctx.results.words // SCRATCH_SHARE // rowwise.result_words)
         self.pass_cycles = self.most * -(-rowwise.columns // ctx.config.columns)
+        self.begun = False
         self.waiting = [(block, ctx.emitting(node, self.rows(block))) for block in blocks]
 
     def rows(self, block: Block) -> Iterator[None]:
@@ -148,12 +146,18 @@ class RowsInFront:
     def advance(self, cycles: int) -> None:
         """Emit what VECTOR can do in some cycles, but at least an instruction."""
         for _ in range(max(1, cycles // self.pass_cycles)):
-            if self.waiting and next(self.waiting[0][1], self) is self:
-                self.waiting.pop(0)
+            if self.waiting:
+                self.begun = next(self.waiting[0][1], self) is not self
+                self.waiting = self.waiting[not self.begun:]
 
     def finish(self, block: Block) -> None:
         """Emit the rest up to the end of a block."""
         while any(block == each for each, _ in self.waiting):
+            self.advance(0)
+
+    def pause(self) -> None:
+        """Emit the rest of the block that is begun."""
+        while self.begun:
             self.advance(0)
 
 

@@ -16,6 +16,8 @@ from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
 LoadColumns = Callable[[range, int], None]
 Follow = Callable[[Block, int, int], Iterator[None]]
 PARAMETER_BYTES = 8
+# An operator that shares the scratchpad with a product takes at most this fraction of a bank for a row tile.
+SCRATCH_SHARE = 4
 # A step's results are taken by at most this many VECTORs.
 MOST_DRAINS = 8
 
@@ -29,6 +31,10 @@ class Leader(Protocol):
 
     def finish(self, block: Block) -> None:
         """Emit the rest of a block."""
+        ...
+
+    def pause(self) -> None:
+        """Emit the rest of what holds scratchpad memory."""
         ...
 
 
@@ -329,6 +335,7 @@ class ProductSchedule:
             a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
             w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
             row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+        self.make_room(rows * pitch, leader)
         result = ctx.hold(ctx.results, rows * pitch)
         for part in self.drained_together(step, bool(follow or leader)):
             next(self.followers, None)
@@ -345,6 +352,13 @@ class ProductSchedule:
             self.followers = follow(step.block, result.low, pitch)
         else:
             self.follow_up()
+
+    def make_room(self, words: int, leader: Leader | None) -> None:
+        """Finish what other operators have begun unless a step's results fit beside that, and a share for more."""
+        if self.ctx.results.free < words + self.ctx.results.words // SCRATCH_SHARE:
+            self.follow_up()
+            if leader:
+                leader.pause()
 
     def follow_up(self) -> None:
         """Emit the rest of what reads the results of the last step, and give these up."""
