@@ -182,3 +182,42 @@ async def beat_walker(dut):
     accepted, seen = await compare_stream(ctx, segments, expected, fields)
     assert seen == list(range(accepted[0] + 1, accepted[0] + 1 + len(expected)))
     await compare_stream(ctx, [{"address": 5, "bytes": 9, "last": 1, "null": 1}] * 3, [(1, 1)] * 3, ("last", "null"))
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def unpacker(dut):
+    """Rows of the scratchpad become beats with strobes, 2 cycles after the word of the beat is granted."""
+    ctx = await begin(dut, "unpacker")
+    words = np.random.default_rng(5).integers(0, 256, (256, CONFIG.scratch_word_bytes), dtype=np.uint8)
+    beats, _ = beats_of(RAGGED, STEP, np.random.default_rng(1))
+    tokens = [beat["beat"] | {"burst_last": beat["beat"]["row_last"]} for beat in beats]
+    for seed, probability in enumerate((0.0, 0.3, 0.7)):
+        granted, accepted, seen, stalls = [], [], [], [Stalls(seed + k, probability) for k in range(3)]
+        await ctx.reset()
+        await ctx.drive(allowed=1, settled=1)
+
+        async def grant(granted=granted, stalls=stalls[0]):
+            read = ctx.ports.read
+            ctx.set(ctx.ports.read_ready, stalls.go())
+            async for _, _, enable, ready, address in ctx.tick().sample(
+                    read.enable, ctx.ports.read_ready, read.address):
+                if enable and ready:
+                    granted.append(ctx.now() - 1)
+                    ctx.set(read.data, number(words[address]))
+                ctx.set(ctx.ports.read_ready, stalls.go())
+
+        reader = cocotb.start_soon(grant())
+        cocotb.start_soon(send(ctx, ctx.ports.i_row, [{"base": 3, "pitch": 7, "fence": 0}], Stalls(1, 0), []))
+        cocotb.start_soon(send(ctx, ctx.ports.i, tokens, stalls[1], accepted))
+        found = await receive(ctx, ctx.ports.o, len(tokens), stalls[2], seen)
+        reader.cancel()
+        rows, row = [], bytearray()
+        for token, beat in zip(tokens, found, strict=True):
+            octets = int(beat.data).to_bytes(BUS, "little")
+            strobe = ((1 << BUS) - 1 >> token["unused"]) >> token["offset"] << token["offset"]
+            assert (beat.strobe, beat.last) == (strobe, token["row_last"])
+            row += octets[token["offset"]:BUS - token["unused"]]
+            if token["row_last"]:
+                rows, row = [*rows, bytes(row)], bytearray()
+        assert rows == [words[3 + 7 * r:].tobytes()[:size] for r, (_, size) in enumerate(RAGGED)]
+        assert probability or seen[0] == granted[0] + 2

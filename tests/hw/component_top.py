@@ -8,10 +8,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.dispatch import Dispatcher, Semaphores
+from phonolith.hw.isa import BY_MNEMONIC
 from phonolith.hw.load_engine import LOOPS, LoadEngine
 from phonolith.hw.packer import Packer
 from phonolith.hw.placer import Placer
-from phonolith.hw.quiesce import Watchdog
+from phonolith.hw.quiesce import AddressGate, Watchdog
+from phonolith.hw.read_arbiter import ReadArbiter
 from phonolith.hw.row_unit import RowUnit
 from phonolith.hw.scratchpad import Scratchpad
 from phonolith.hw.segments import BeatWalker, BurstSplitter, LoopWalker
@@ -27,6 +30,8 @@ CONFIG = MachineConfig(rows=4, columns=5, bus_bits=64, activation_sram_bytes=409
                        scratchpad_bytes=640, parameter_bytes=640, row_units=3, reads_outstanding=4,
                        writes_outstanding=4)
 SRAM_WORDS = 11
+INSTRUCTIONS = (BY_MNEMONIC["VECTOR"], BY_MNEMONIC["ROWOP"])
+GATE_LIMIT, TIMEOUT_CYCLES = 4, 16
 
 
 @functools.cache
@@ -40,7 +45,9 @@ def components() -> dict[str, wiring.Component]:
         "unpacker": Unpacker(config=CONFIG), "scratchpad": Scratchpad(config=CONFIG),
         "load_engine": LoadEngine(config=CONFIG), "store_engine": StoreEngine(config=CONFIG),
         "sram": Sram(data_bits=16, depth=SRAM_WORDS, granules=2), "watchdog": Watchdog(),
-        "row_unit": RowUnit(config=CONFIG),
+        "row_unit": RowUnit(config=CONFIG), "read_arbiter": ReadArbiter(config=CONFIG),
+        "dispatcher": Dispatcher(instructions=INSTRUCTIONS, queue_words=32), "semaphores": Semaphores(ports=4),
+        "address_gate": AddressGate(limit=GATE_LIMIT, timeout_cycles=TIMEOUT_CYCLES),
     }
 
 

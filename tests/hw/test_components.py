@@ -12,7 +12,7 @@ def design() -> str:
     return generate()
 
 
-@pytest.mark.parametrize(("family", "count"), [("streams", 6), ("engines", 2), ("memories", 4)])
+@pytest.mark.parametrize(("family", "count"), [("streams", 7), ("engines", 2), ("memories", 4), ("control", 4)])
 def test_verilog_under_cocotb(design, tmp_path, monkeypatch, repository, family, count):
     monkeypatch.syspath_prepend(str(repository))
     assert len(run_cocotb(design, TOP, f"tests.hw.cocotb_{family}", tmp_path)) == count
