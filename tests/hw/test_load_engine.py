@@ -97,9 +97,9 @@ class Bench:
         self.simulator.add_testbench(self.watch, background=True)
         self.simulator.add_testbench(self.follow, background=True)
 
-    def run(self, instructions: list[dict], memory: np.ndarray, stalls: float = 0.0, latency: int = LATENCY,
-            error_beats=()) -> None:
-        """Execute instructions; the results are left in the attributes below."""
+    def prepare(self, instructions: list[dict], memory: np.ndarray, stalls: float = 0.0, latency: int = LATENCY,
+                error_beats=()) -> None:
+        """Set what is to be executed, and clear what was observed."""
         self.instructions = instructions
         self.probability = stalls
         self.memory = AxiMemory(self.config.bus_bytes, memory, latency, self.config.reads_outstanding,
@@ -112,6 +112,10 @@ class Bench:
         self.early: list[tuple[int, int]] = []   # mask, instructions done before
         self.frontiers: set[int] = set()
         self.status_counts = dict.fromkeys(("busy", "port", "dram"), 0)
+
+    def run(self, *arguments, **options) -> None:
+        """Execute instructions; the results are left in the attributes below."""
+        self.prepare(*arguments, **options)
         if self.used:
             self.simulator.reset()
         self.used = True

@@ -54,9 +54,9 @@ class Bench:
         shape = (SCRATCH_WORDS, config.scratch_word_bytes)
         self.scratch = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
 
-    def run(self, instructions: list[dict], memory: np.ndarray, stalls: float = 0.0, latency: int = LATENCY,
-            error_beats=()) -> None:
-        """Execute instructions on ``memory``; what was observed is left in the attributes below."""
+    def prepare(self, instructions: list[dict], memory: np.ndarray, stalls: float = 0.0, latency: int = LATENCY,
+                error_beats=()) -> None:
+        """Set what is to be executed, and clear what was observed."""
         self.instructions = instructions
         self.probability = stalls
         self.memory = AxiMemory(self.config.bus_bytes, memory, latency, self.config.writes_outstanding,
@@ -66,6 +66,10 @@ class Bench:
         self.reads_at_done: list[int] = []
         self.missing_at_done: list[int] = []     # write bursts without response
         self.errors = 0
+
+    def run(self, *arguments, **options) -> None:
+        """Execute instructions on ``memory``; what was observed is left in the attributes below."""
+        self.prepare(*arguments, **options)
         if self.used:
             self.simulator.reset()
         self.used = True

@@ -1,0 +1,115 @@
+"""cocotb tests of instruction queues, semaphores, the address gate and the read arbiter; see component_top.py."""
+
+import random
+
+import cocotb
+
+from phonolith.hw import isa
+from tests.hw.axi_memory import Stable, Stalls
+from tests.hw.cocotb_ports import begin, raw, receive, send
+from tests.hw.component_top import GATE_LIMIT, INSTRUCTIONS, TIMEOUT_CYCLES
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def dispatcher(dut):
+    """Instructions leave in order with their operands; the first 3 + operands cycles after its header."""
+    ctx = await begin(dut, "dispatcher")
+    source = random.Random(1)
+    for seed, probability in enumerate((0.0, 0.3, 0.7)):
+        for kind, each in enumerate(INSTRUCTIONS):
+            await ctx.reset()
+            await ctx.drive(available=1)
+            jobs = [[source.choice((0, 2**32 - 1, source.getrandbits(32))) for _ in each.operands] for _ in range(6)]
+            header = isa.pack(isa.HEADER, opcode=each.opcode)
+            words = [word for job in jobs for word in (header, *job)]
+            accepted, seen = [], []
+            cocotb.start_soon(send(ctx, ctx.ports.words, words, Stalls(seed, probability), accepted))
+            found = await receive(ctx, getattr(ctx.ports, f"i{kind}"), len(jobs), Stalls(seed + 9, probability), seen)
+            assert [raw(payload) for payload in found] == [
+                sum(word << 32 * n for n, word in enumerate(job)) for job in jobs]
+            assert probability or seen[0] == accepted[0] + 3 + len(each.operands)
+            await ctx.settle()
+            assert ctx.read("started", "completed") == (len(jobs), 0)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def semaphores(dut):
+    """Counts of twelve semaphores under random traffic; ranges are reported for the port at fault."""
+    ctx = await begin(dut, "semaphores")
+    source, counts, limit = random.Random(2), [0] * isa.SEMAPHORES, 1 << isa.SEMAPHORE_BITS
+    ports, faults = ctx.ports, [0, 0]
+    for _ in range(3000):
+        waits, gives = ([source.getrandbits(12) & source.getrandbits(12) & source.getrandbits(12) for _ in range(4)]
+                        for _ in range(2))
+        takes, raises = ([source.random() < p for _ in range(4)] for p in (0.2, 0.25))
+        for p in range(4):
+            for port, value in ((ports.wait_mask[p], waits[p]), (ports.signal_mask[p], gives[p]),
+                                (ports.take[p], takes[p]), (ports.give[p], raises[p])):
+                ctx.set(port, value)
+        await ctx.settle()
+        following = [count + sum(raises[p] and gives[p] >> k & 1 for p in range(4))
+                     - sum(takes[p] and waits[p] >> k & 1 for p in range(4)) for k, count in enumerate(counts)]
+        low, high = (sum(bad(n) << k for k, n in enumerate(following)) for bad in (
+            lambda n: n < 0, lambda n: n >= limit))
+        empty = sum((count == 0) << k for k, count in enumerate(counts))
+        assert [ctx.get(port) for port in ports.available] == [int(not mask & empty) for mask in waits]
+        expected = (sum(bool(raises[p] and gives[p] & high) << p for p in range(4)),
+                    sum(bool(takes[p] and waits[p] & low) << p for p in range(4)))
+        assert ctx.read("overflow", "underflow") == expected
+        faults = [seen + bool(now) for seen, now in zip(faults, expected, strict=True)]
+        await ctx.tick()
+        counts = [n % limit for n in following]
+    assert all(faults)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def address_gate(dut):
+    """Adds no cycle, keeps what it offered when it closes, counts bursts, times out exactly when nothing moves."""
+    ctx = await begin(dut, "address_gate")
+    source, held, flight, waited, timeouts = random.Random(3), False, 0, 0, 0
+    for cycle in range(4000):
+        busy = 0.4 if cycle // 100 % 2 else 0.02
+        request, accept, block = held or source.random() < busy, source.random() < busy, source.random() < 0.3
+        request = request and flight < GATE_LIMIT
+        end = flight > 0 and source.random() < busy
+        await ctx.drive(request=request, accept=accept, block=block, beat=end, end=end)
+        valid = request and (held or not block)
+        pending = valid or flight > 0
+        assert ctx.read("valid", "ready", "pending", "timeout") == (
+            valid, accept and (held or not block), pending, waited >= TIMEOUT_CYCLES)
+        timeouts += waited >= TIMEOUT_CYCLES
+        await ctx.tick()
+        waited = 0 if valid and accept or end or not pending else waited + 1
+        held, flight = valid and not accept, flight + (valid and accept) - end
+    assert timeouts
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def read_arbiter(dut):
+    """Fetch first, an offered address stays, responses go to their id; adds no cycle."""
+    ctx = await begin(dut, "read_arbiter")
+    source, ports, stable, offered = random.Random(4), ctx.ports, Stable("AR"), {}
+    for _ in range(2000):
+        for name in ("fetch", "load"):
+            port = getattr(ports, name)
+            if name not in offered and source.random() < 0.4:
+                offered[name] = source.getrandbits(32)
+            ctx.set(port.arvalid, name in offered)
+            ctx.set(port.araddr, offered.get(name, 0))
+            ctx.set(port.rready, source.random() < 0.5)
+        ready, rid, data = source.random() < 0.4, source.getrandbits(1), source.getrandbits(64)
+        for port, value in ((ports.axi.arready, ready), (ports.rid, rid), (ports.axi.rdata, data),
+                            (ports.axi.rvalid, 1)):
+            ctx.set(port, value)
+        await ctx.settle()
+        valid, address, identifier = (ctx.get(port) for port in (ports.axi.arvalid, ports.axi.araddr, ports.arid))
+        name = ("fetch", "load")[identifier]
+        assert valid == bool(offered) and (not valid or address == offered[name])
+        assert valid == 0 or stable.held or name == min(offered)
+        stable.check(valid, ready, address, identifier)
+        target, other = (ports.fetch, ports.load)[::-1 if rid else 1]
+        assert (ctx.get(target.rvalid), ctx.get(other.rvalid), ctx.get(target.rdata)) == (1, 0, data)
+        assert ctx.get(ports.axi.rready) == ctx.get(target.rready)
+        if valid and ready:
+            del offered[name]
+        await ctx.tick()

@@ -1,0 +1,90 @@
+"""cocotb tests of LOAD and STORE with the peers of their Amaranth benches; see component_top.py."""
+
+import cocotb
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phonolith.hw.isa import Target
+from tests.hw import test_load_engine, test_store_engine
+from tests.hw.axi_memory import MEMORY_BYTES
+from tests.hw.cocotb_ports import Context, begin
+from tests.hw.component_top import CONFIG
+
+LATENCY, EXAMPLES = 20, 12
+
+
+def draw(strategy) -> list:
+    """Programs drawn from a strategy of instructions, always the same."""
+    programs = []
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @given(st.lists(strategy, min_size=1, max_size=5))
+    def keep(program):
+        programs.append(program)
+
+    keep()
+    return programs
+
+
+class LoadBench(test_load_engine.Bench):
+    """The LOAD bench on Verilog."""
+
+    def __init__(self, ctx: Context):
+        self.config, self.engine = CONFIG, ctx.ports
+        self.peers = (self.read_memory, self.take_writes, self.watch, self.follow)
+
+
+class StoreBench(test_store_engine.Bench):
+    """The STORE bench on Verilog."""
+
+    def __init__(self, ctx: Context):
+        self.config, self.engine = CONFIG, ctx.ports
+        self.peers = (self.write_memory, self.grant_reads, self.watch)
+        shape = (test_store_engine.SCRATCH_WORDS, CONFIG.scratch_word_bytes)
+        self.scratch = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
+
+
+async def execute(ctx: Context, bench, *arguments, **options) -> None:
+    """Run a program from reset to its end."""
+    bench.prepare(*arguments, **options)
+    await ctx.reset()
+    peers = [cocotb.start_soon(peer(ctx)) for peer in bench.peers]
+    await bench.drive(ctx)
+    for peer in peers:
+        peer.cancel()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def load_engine(dut):
+    """Random programs write what docs/isa.md says; 2 cycles to the address, 2 from a beat to its write."""
+    ctx = await begin(dut, "load_engine")
+    bench, load = LoadBench(ctx), test_load_engine.load
+    dram = np.random.default_rng(3).integers(1, 256, MEMORY_BYTES, dtype=np.uint8)
+    for k, program in enumerate(draw(test_load_engine.instructions(CONFIG))):
+        await execute(ctx, bench, program, dram, (0.0, 0.3, 0.7)[k % 3], (1, LATENCY)[k % 2])
+        assert bench.writes[-1] == {}
+        for operands, written in zip(program, bench.writes[:-1], strict=True):
+            assert written == test_load_engine.expected_writes(CONFIG, operands, dram)
+    await execute(ctx, bench, [load(Target.WEIGHT, segment_bytes=10)], dram)
+    assert bench.memory.address_cycles[0] == bench.accepted_cycles[0] + 2
+    assert bench.write_cycles[-1] == bench.memory.data_cycles[-1] + 2
+    await execute(ctx, bench, [load(Target.SCRATCHPAD, segment_bytes=64)], dram, error_beats={2})
+    assert bench.errors == 1
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def store_engine(dut):
+    """Random programs leave what docs/isa.md says in DRAM; 2 cycles to the address, 3 to the read, 5 to the beat."""
+    ctx = await begin(dut, "store_engine")
+    bench = StoreBench(ctx)
+    for k, program in enumerate(draw(test_store_engine.instructions(CONFIG))):
+        memory, expected = test_store_engine.blank(), test_store_engine.blank()
+        await execute(ctx, bench, program, memory, (0.0, 0.3, 0.7)[k % 3], (1, LATENCY)[k % 2])
+        reads = np.cumsum([test_store_engine.apply_store(CONFIG, o, bench.scratch, expected) for o in program])
+        assert np.array_equal(memory, expected)
+        assert bench.reads_at_done == reads.tolist()
+    await execute(ctx, bench, [test_store_engine.store(address=7, row_bytes=64)], test_store_engine.blank())
+    start = bench.accepted_cycles[0]
+    first = (bench.memory.address_cycles[0], bench.read_cycles[0], bench.memory.data_cycles[0])
+    assert first == (start + 2, start + 3, start + 5)

@@ -1,0 +1,97 @@
+"""cocotb tests of memories, the row unit and the watchdog; see component_top.py."""
+
+import random
+
+import cocotb
+import numpy as np
+
+from phonolith.hw import isa
+from phonolith.hw.quiesce import DEADLOCK_CYCLES
+from phonolith.hw.row_unit import row_cycles
+from tests.hw import test_scratchpad
+from tests.hw.cocotb_ports import begin
+from tests.hw.component_top import CONFIG, SRAM_WORDS
+from tests.hw.test_row_unit import CORNERS, expected
+
+
+@cocotb.test(timeout_time=100, timeout_unit="us")
+async def sram(dut):
+    """Data come in the next cycle and stay; the old word is read; writes beyond the end are dropped."""
+    ctx = await begin(dut, "sram")
+    source, words, shown = random.Random(1), [0] * SRAM_WORDS, None
+    read, write = ctx.ports.read, ctx.ports.write
+    for cycle in range(1000):
+        place, enable, data = source.randrange(SRAM_WORDS + 3), source.randrange(4), source.getrandbits(16)
+        if cycle < SRAM_WORDS:
+            place, enable = cycle, 3
+        asked = source.randrange(SRAM_WORDS) if cycle >= SRAM_WORDS and source.random() < 0.5 else None
+        for port, value in ((read.enable, asked is not None), (read.address, asked or 0), (write.enable, enable),
+                            (write.address, place), (write.data, data)):
+            ctx.set(port, value)
+        _, _, word = await ctx.tick().sample(read.data)
+        assert shown is None or word == shown
+        shown = shown if asked is None else words[asked]
+        if place < SRAM_WORDS:
+            mask = (0, 0x00FF, 0xFF00, 0xFFFF)[enable]
+            words[place] = words[place] & ~mask | data & mask
+
+
+@cocotb.test(timeout_time=100, timeout_unit="us")
+async def scratchpad(dut):
+    """Everyone at once; data the cycle after the read."""
+    ctx = await begin(dut, "scratchpad")
+    model, source, shown = test_scratchpad.Model(CONFIG), np.random.default_rng(7), {}
+    for address in range(CONFIG.scratch_depth):
+        cycle = {**dict.fromkeys(("source", "residual", "store", "load")),
+                 "vector": (address, 3, np.zeros(CONFIG.scratch_word_bytes, np.uint8))}
+        test_scratchpad.apply(ctx, ctx.ports, cycle)
+        await ctx.tick()
+    for _ in range(1000):
+        cycle = test_scratchpad.random_cycle(source, model)
+        test_scratchpad.apply(ctx, ctx.ports, cycle)
+        await ctx.settle()
+        for reader, word in shown.items():
+            assert ctx.get(getattr(ctx.ports, f"{reader}_read").data) == word
+        shown = test_scratchpad.update(ctx, ctx.ports, model, cycle, shown)
+        await ctx.tick()
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def row_unit(dut):
+    """Corners of both functions, one row and all; the documented cycles."""
+    ctx = await begin(dut, "row_unit")
+    for function in isa.RowFunction:
+        for first in range(0, len(CORNERS), CONFIG.rows):
+            values = CORNERS[first:first + (1 if first % 8 else CONFIG.rows)]
+            await ctx.drive(start=1)
+            await ctx.tick()
+            await ctx.drive(start=0, function=function, rows=len(values), epsilon=first,
+                            factor={"numerator": (1 << 16) - 1, "shift": 31})
+            written, cycles, done = {}, 0, 0
+            while not done:
+                row, = ctx.read("read_row")
+                await ctx.drive(value=values[row] if row < len(values) else 0)
+                write, write_row, result, done = ctx.read("write", "write_row", "result", "done")
+                if write:
+                    written[write_row] = result
+                cycles += 1
+                if not done:
+                    await ctx.tick()
+                    await ctx.settle()
+            assert cycles == row_cycles(CONFIG, function, len(values))
+            for row, value in enumerate(values):
+                m, s = expected(function, (value + first) % (1 << 48), (1 << 16) - 1, 31)
+                assert written[row] == m | s << isa.MULTIPLIER_BITS
+
+
+@cocotb.test(timeout_time=100, timeout_unit="us")
+async def watchdog(dut):
+    """Expires after exactly DEADLOCK_CYCLES without progress, at random intervals of progress."""
+    ctx = await begin(dut, "watchdog")
+    source, still = random.Random(1), 0
+    for _ in range(3000):
+        enable, progress = source.random() < 0.998, source.random() < 0.01
+        await ctx.drive(enable=enable, progress=progress)
+        assert ctx.read("expired") == (int(still >= DEADLOCK_CYCLES),)
+        await ctx.tick()
+        still = still + 1 if enable and not progress else 0

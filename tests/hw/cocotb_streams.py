@@ -1,0 +1,223 @@
+"""cocotb tests of the stages of the DMA data paths, with random stalls on both sides; see component_top.py."""
+
+import random
+
+import cocotb
+import numpy as np
+
+from phonolith.hw.isa import Target
+from tests.hw.axi_memory import MEMORY_BYTES, Stalls
+from tests.hw.cocotb_ports import begin, compare_stream, receive, send
+from tests.hw.component_top import CONFIG
+from tests.hw.test_load_engine import expected_writes, gather, load, units_of
+from tests.hw.test_packer import beats_of, number
+
+WORD, STEP, BUS = CONFIG.word_bytes, CONFIG.dma_bytes, CONFIG.bus_bytes
+# (offset in the first beat, bytes): one byte, one beat, one word, ragged on both sides
+RAGGED = [(0, 1), (STEP - 1, 1), (0, STEP), (0, WORD), (1, WORD), (STEP - 1, 2 * WORD), (3, 37), (7, 4 * STEP), (2, 3)]
+
+
+def unit(data: int, row_last: int, last: int, null: int = 0) -> dict:
+    """A unit as the packer delivers it."""
+    return {"data": data, "row_last": row_last, "last": last, "null": null}
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def packer(dut):
+    """Rows become words, zero filled; a unit appears 2 cycles after its beat; null beats pass."""
+    ctx = await begin(dut, "packer")
+    beats, rows = beats_of(RAGGED * 2, STEP, np.random.default_rng(1))
+    null = {"data": 99, "beat": {"unused": STEP - 1, "beat_last": 1, "last": 1, "null": 1}}
+    words = [(number(row[i:i + WORD]), int(i + WORD >= len(row)), 0, 0)
+             for row in rows for i in range(0, len(row), WORD)]
+    words[-1] = (*words[-1][:2], 1, 0)
+    accepted, seen = await compare_stream(ctx, beats, words, ("data", "row_last", "last", "null"))
+    assert seen[0] == accepted[0] + 2
+    last, seen = await compare_stream(ctx, [null], [(1, 1)], ("last", "null"))
+    assert seen[0] == last[0] + 2
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def transposer(dut):
+    """Blocks of WB rows turn; the first column comes the cycle after the last row, then one per cycle."""
+    ctx = await begin(dut, "transposer")
+    for rows, columns in ((1, 1), (WORD, STEP), (1, STEP), (2 * WORD + 3, 1), (WORD + 1, 5)):
+        data = np.random.default_rng(rows).integers(0, 256, (rows, columns), dtype=np.uint8)
+        data[0, 0], data[-1, -1] = 0x80, 0x7F
+        await ctx.drive(columns=columns)
+        tokens = [unit(number(row), 1, int(t == rows - 1)) for t, row in enumerate(data)]
+        blocks = np.pad(data, ((0, -rows % WORD), (0, 0))).reshape(-1, WORD, columns)
+        expected = [(number(block[:, n]), int(n == columns - 1), int(n == columns - 1 and b == len(blocks) - 1))
+                    for b, block in enumerate(blocks) for n in range(columns)]
+        accepted, seen = await compare_stream(ctx, tokens, expected, ("data", "row_last", "last"))
+        assert seen[0] == accepted[min(rows, WORD) - 1] + 1
+        assert seen[-1] - accepted[0] + 1 == rows + len(expected)
+
+
+PLACED = [
+    load(Target.ACTIVATION, row_words=2, inner=(9, 40), segment_bytes=2 * WORD - 3),
+    load(Target.WEIGHT, bank_per_word=1, base=7, segment_bytes=13 * WORD + 1),
+    load(Target.WEIGHT, transpose=1, base=3, row_words=3, inner=(2 * WORD + 3, 50), segment_bytes=STEP),
+    load(Target.ACTIVATION, transpose=1, inner=(1, 0), segment_bytes=1),
+    load(Target.SCRATCHPAD, base=20, row_words=5, inner=(3, 99), segment_bytes=4 * WORD + 1),
+    load(Target.PARAMETER, base=2, row_words=2, inner=(2, 80), segment_bytes=7 * WORD),
+    load(Target.TABLE, segment_bytes=300),
+    load(Target.SCRATCHPAD, inner=(0, 0), segment_bytes=3),
+]
+
+
+def placement(operands: dict) -> dict:
+    """The record of a LOAD."""
+    control = operands["control"]
+    return {"target": control & 7, "bank_per_word": control >> 3 & 1, "transpose": control >> 4 & 1, "early": 0,
+            "base": operands["base"], "row_words": operands["row_words"],
+            "columns": operands["segment_bytes"] % (STEP + 1)}
+
+
+def units(operands: dict, memory: np.ndarray) -> list[dict]:
+    """What the packer delivers for a LOAD; one null unit when it has no data."""
+    rows = [units_of(row, WORD) for row in gather(operands, memory)]
+    each = [unit(number(octets), int(w == len(row) - 1), int(w == len(row) - 1 and r == len(rows) - 1))
+            for r, row in enumerate(rows) for w, octets in enumerate(row)]
+    return each or [unit(0, 0, 1, 1)]
+
+
+def place_of(write) -> tuple:
+    """Where a write goes; operand banks ignore ``part`` and the others ``bank``."""
+    operand = write.target in (Target.ACTIVATION, Target.WEIGHT)
+    return (Target(write.target), write.bank if operand else 0, 0 if write.target == Target.TABLE else write.address,
+            write.part)
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def placer(dut):
+    """Every unit goes where docs/isa.md says; offered in the cycle in which it comes, unless transposed."""
+    ctx = await begin(dut, "placer")
+    memory = np.random.default_rng(2).integers(1, 256, MEMORY_BYTES, dtype=np.uint8)
+    expected = [expected_writes(CONFIG, o, memory) for o in PLACED]
+    for seed, probability in enumerate((0.0, 0.5)):
+        accepted, seen, stalls = [], [], [Stalls(seed + k, probability) for k in range(3)]
+        tokens = [token for o in PLACED for token in units(o, memory)]
+        cocotb.start_soon(send(ctx, ctx.ports.i_placement, [placement(o) for o in PLACED], stalls[0], []))
+        sender = cocotb.start_soon(send(ctx, ctx.ports.i, tokens, stalls[1], accepted))
+        writes = await receive(ctx, ctx.ports.o, sum(map(len, expected)), stalls[2], seen)
+        await sender
+        for wanted in expected:
+            part, writes = writes[:len(wanted)], writes[len(wanted):]
+            found = {place_of(write): int(write.data).to_bytes(WORD, "little") for write in part}
+            assert found == wanted
+        if not probability:
+            direct = len(units(PLACED[0], memory)) + len(units(PLACED[1], memory))
+            assert seen[:direct] == accepted[:direct]
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def loop_walker(dut):
+    """Segments of nested loops, one per cycle across walks, the cycle after a walk is accepted."""
+    ctx = await begin(dut, "loop_walker")
+    source, walks, expected = random.Random(3), [], []
+    for sizes in ((1, 1, 1), (2, 3, 4), (1, 0, 1), (3, 1, 2), (1, 5, 1), (0, 1, 1), (1, 1, 7), (2, 2, 2)):
+        start, *strides = (source.choice((0, 1, 2**32 - 5, source.getrandbits(32))) for _ in range(4))
+        walk = {"address": start, "bytes": source.randint(1, 99)}
+        for loop, count, stride in zip(("outer", "inner", "segment"), sizes, strides, strict=True):
+            walk |= {f"{loop}_count": count, f"{loop}_stride": stride}
+        walks.append(walk)
+        places = list(np.ndindex(sizes))
+        expected += [((start + sum(np.multiply(place, strides).tolist())) % 2**32, walk["bytes"],
+                      int(place[2] == sizes[2] - 1), int(place == places[-1]), 0) for place in places] or [None]
+    count, fields = len(expected), ("address", "bytes", "row_last", "last", "null")
+    for seed, probability in enumerate((0.0, 0.6)):
+        accepted, seen = [], []
+        sender = cocotb.start_soon(send(ctx, ctx.ports.i, walks, Stalls(seed, probability), accepted))
+        segments = await receive(ctx, ctx.ports.o, count, Stalls(seed + 9, probability), seen)
+        await sender
+        for segment, wanted in zip(segments, expected, strict=True):
+            found = tuple(segment[name] for name in fields)
+            assert found == wanted if wanted else (segment.null and segment.last)
+        assert probability or seen == list(range(accepted[0] + 1, accepted[0] + 1 + count))
+
+
+def bursts_of(address: int, size: int) -> list[tuple[int, int]]:
+    """Bursts (address, beats - 1) of a segment: cut where 64 beats end."""
+    beats, result = range(address // BUS, (address + size - 1) // BUS + 1), []
+    for beat in beats:
+        if not result or beat % 64 == 0:
+            result.append([beat * BUS % 2**32, -1])
+        result[-1][1] += 1
+    return [tuple(burst) for burst in result]
+
+
+SEGMENTS = [(0, 1), (7, 1), (7, 2), (512 - 8, 8), (512 - 8, 9), (512 - 1, 2), (4096 - 3, 1030), (0, 512), (0, 513),
+            (2**32 - 4, 9), (12345, 1), (2**31 + 5, 64)]
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def burst_splitter(dut):
+    """Bursts end at multiples of 64 beats; one per cycle, the cycle after the segment; null segments vanish."""
+    ctx = await begin(dut, "burst_splitter")
+    segments = [{"address": a, "bytes": n} for a, n in SEGMENTS]
+    segments[3:3] = [{"address": 1, "bytes": 5, "null": 1}] * 2
+    expected = [burst for segment in SEGMENTS for burst in bursts_of(*segment)]
+    accepted, seen = await compare_stream(ctx, segments, expected, ("address", "length"))
+    assert seen[0] == accepted[0] + 1
+    _, seen = await compare_stream(ctx, [segments[0]] * 20, [(0, 0)] * 20, ("address", "length"))
+    assert seen == list(range(seen[0], seen[0] + 20))
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def beat_walker(dut):
+    """Beats of segments, one per cycle, the cycle after the segment is accepted; null segments yield null beats."""
+    ctx = await begin(dut, "beat_walker")
+    source, segments, expected = random.Random(4), [], []
+    for address, size in [*SEGMENTS, *[(source.randrange(512), source.randint(1, 60)) for _ in range(20)]]:
+        row_last, last = source.random() < 0.5, source.random() < 0.3
+        segments.append({"address": address % 512, "bytes": size, "row_last": row_last, "last": last})
+        count = (address % BUS + size - 1) // BUS + 1
+        for k in range(count):
+            final = k == count - 1
+            burst_last = final or (address // BUS + k) % 64 == 63
+            expected.append((address % BUS if k == 0 else 0, -(address + size) % BUS if final else 0, 1,
+                             int(burst_last), int(final and row_last), int(final and last)))
+    fields = ("offset", "unused", "beat_last", "burst_last", "row_last", "last")
+    accepted, seen = await compare_stream(ctx, segments, expected, fields)
+    assert seen == list(range(accepted[0] + 1, accepted[0] + 1 + len(expected)))
+    await compare_stream(ctx, [{"address": 5, "bytes": 9, "last": 1, "null": 1}] * 3, [(1, 1)] * 3, ("last", "null"))
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def unpacker(dut):
+    """Rows of the scratchpad become beats with strobes, 2 cycles after the word of the beat is granted."""
+    ctx = await begin(dut, "unpacker")
+    words = np.random.default_rng(5).integers(0, 256, (256, CONFIG.scratch_word_bytes), dtype=np.uint8)
+    beats, _ = beats_of(RAGGED, STEP, np.random.default_rng(1))
+    tokens = [beat["beat"] | {"burst_last": beat["beat"]["row_last"]} for beat in beats]
+    for seed, probability in enumerate((0.0, 0.3, 0.7)):
+        granted, accepted, seen, stalls = [], [], [], [Stalls(seed + k, probability) for k in range(3)]
+        await ctx.reset()
+        await ctx.drive(allowed=1, settled=1)
+
+        async def grant(granted=granted, stalls=stalls[0]):
+            read = ctx.ports.read
+            ctx.set(ctx.ports.read_ready, stalls.go())
+            async for _, _, enable, ready, address in ctx.tick().sample(
+                    read.enable, ctx.ports.read_ready, read.address):
+                if enable and ready:
+                    granted.append(ctx.now() - 1)
+                    ctx.set(read.data, number(words[address]))
+                ctx.set(ctx.ports.read_ready, stalls.go())
+
+        reader = cocotb.start_soon(grant())
+        cocotb.start_soon(send(ctx, ctx.ports.i_row, [{"base": 3, "pitch": 7, "fence": 0}], Stalls(1, 0), []))
+        cocotb.start_soon(send(ctx, ctx.ports.i, tokens, stalls[1], accepted))
+        found = await receive(ctx, ctx.ports.o, len(tokens), stalls[2], seen)
+        reader.cancel()
+        rows, row = [], bytearray()
+        for token, beat in zip(tokens, found, strict=True):
+            octets = int(beat.data).to_bytes(BUS, "little")
+            strobe = ((1 << BUS) - 1 >> token["unused"]) >> token["offset"] << token["offset"]
+            assert (beat.strobe, beat.last) == (strobe, token["row_last"])
+            row += octets[token["offset"]:BUS - token["unused"]]
+            if token["row_last"]:
+                rows, row = [*rows, bytes(row)], bytearray()
+        assert rows == [words[3 + 7 * r:].tobytes()[:size] for r, (_, size) in enumerate(RAGGED)]
+        assert probability or seen[0] == granted[0] + 2
