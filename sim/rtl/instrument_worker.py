@@ -204,9 +204,9 @@ def register_name(output) -> str:
 
 
 def described(line: str) -> dict:
-    """Return the options of a mutation's command."""
-    words = line.replace("\\", "").split()
-    pairs = list(zip(words[1::2], words[2::2], strict=True))
+    """Return the options of a mutation's command; a name may hold spaces."""
+    parts = re.split(r" -(?=[a-z])", line.replace("\\", ""))[1:]
+    pairs = [(f"-{key}", value.strip()) for key, _, value in (part.partition(" ") for part in parts)]
     options = {key.removeprefix("-"): value for key, value in pairs if key != "-src"}
     sources = [SOURCE.sub("hw/", value) for key, value in pairs if key == "-src" and SOURCE.match(value)]
     return {**options, **({"src": sources[-1]} if sources else {})}

@@ -29,6 +29,8 @@ CHANGED = {
 HARDWARE = [name for name in CHANGED if name not in ENVIRONMENT_FIELDS]
 # What decides only when things happen: an untimed simulator and a program without time do not know it.
 TIMING = ("queue_words", "row_units", "reads_outstanding", "writes_outstanding")
+# The compiler plans products for the latency, and for as many bursts in flight.
+PLANNED = ("reads_outstanding", "writes_outstanding", "dram_latency", "dram_shared")
 # A few bits of counters, which the table of area figures leaves out.
 WITHOUT_AREA = ("reads_outstanding", "writes_outstanding")
 # The harness runs on a machine whose build other tests use, too.
@@ -109,7 +111,7 @@ def test_compiler_follows_and_the_golden_model_does_not(base_case, name):
     assert {key: value.tobytes() for key, value in case.expected.items()} == {
         key: value.tobytes() for key, value in base_case.expected.items()}
     assert case.program.config_hash == config.hash
-    if name in (*TIMING, *ENVIRONMENT_FIELDS):
+    if name in (*TIMING, *ENVIRONMENT_FIELDS) and name not in PLANNED:
         assert np.array_equal(case.program.words[1:], base_case.program.words[1:])
     image = run_iss(case.program.words, case.image, config)
     for tensor, expected in case.expected.items():
