@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from phonolith.cli.common import PATH, Result, verb
+from phonolith.cli.explain import EXPLAIN, print_explanation
 from phonolith.cli.output import cell, percent, print_facts, print_table
 
 SIZE = click.IntRange(min=1)
@@ -25,6 +26,8 @@ def render_product(result: Result) -> None:
         ("bit-exact", cell(result["bit_exact"])),
     ])
     print_engines(result["engines"])
+    if "products" in result:
+        print_explanation(result["products"], result["cycles"])
 
 
 def print_engines(engines: dict[str, dict[str, Any]]) -> None:
@@ -43,17 +46,18 @@ def print_engines(engines: dict[str, dict[str, Any]]) -> None:
 @click.option("--bits", type=click.Choice(["8"]), default="8", show_default=True, help="Bits of a weight.")
 @click.option("--transpose-b", is_flag=True, help="B is made at run time, N x K (as in Q K^T).")
 @click.option("--runtime-b", is_flag=True, help="B is made at run time, K x N (as in P V).")
+@EXPLAIN
 @click.option("--a", type=PATH, metavar="NPY", help="int8 matrix M x K; random by default.")
 @click.option("--b", type=PATH, metavar="NPY", help="int8 matrix B; random by default.")
 @verb(render_product, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def gemm(config, m: int, k: int, n: int, bits: str, transpose_b: bool, runtime_b: bool, a: Path | None,
-         b: Path | None) -> Result:
+def gemm(config, m: int, k: int, n: int, bits: str, transpose_b: bool, runtime_b: bool, explained: bool,
+         a: Path | None, b: Path | None) -> Result:
     """Multiply A (M x K) by B (K x N) on the RTL; by default B is a constant weight."""
     from phonolith.sim.bench import bench_gemm
 
     if transpose_b and runtime_b:
         raise click.UsageError("--transpose-b and --runtime-b exclude each other.")
-    return bench_gemm(m, k, n, config, transpose_b=transpose_b, runtime_b=runtime_b, a=a, b=b)
+    return bench_gemm(m, k, n, config, transpose_b=transpose_b, runtime_b=runtime_b, a=a, b=b, explained=explained)
 
 
 @bench.command()

@@ -5,10 +5,18 @@ from pathlib import Path
 import click
 
 from phonolith.cli.common import NEW_FILE, PATH, Result, verb
+from phonolith.cli.explain import EXPLAIN, print_explanation
 from phonolith.cli.output import cell, print_facts, print_table
 
 FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_default=True, metavar="T",
                       help="Feature frames (10 ms each) of the utterance.")
+
+
+def render_compilation(result: Result) -> None:
+    """Print facts of the program, and why its products are tiled as they are."""
+    print_facts((name, cell(value)) for name, value in result.items() if name != "products")
+    if "products" in result:
+        print_explanation(result["products"])
 
 
 @click.command("compile")
@@ -16,22 +24,28 @@ FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="PROGRAM")
 @FRAMES
 @click.option("--save-model", type=NEW_FILE, metavar="FILE", help="Write the quantized model of a factory's module.")
-@verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
-def compile_(config, model: str, output: Path, frames: int, save_model: Path | None) -> Result:
+@EXPLAIN
+@verb(render_compilation)
+def compile_(config, model: str, output: Path, frames: int, save_model: Path | None, explained: bool) -> Result:
     """Compile a model for the configured machine and an utterance length.
 
     MODEL is a quantized model's name or file, or a function that returns a torch module, example inputs and
     calibration data (needs EXTRAS=train); the example's length then counts instead of --frames.
     """
     from phonolith.compiler import model_file, pipeline
+    from phonolith.compiler.explain import explain_model
 
     if ":" in model:
+        if explained:
+            raise click.UsageError("--explain goes with a quantized model.")
         return compile_module(config, model, output, save_model)
     if save_model is not None:
         raise click.UsageError("--save-model goes with package.module:factory.")
-    program = pipeline.compile_graph(model_file.load(model_file.resolve(model)), config, frames)
+    graph = model_file.load(model_file.resolve(model))
+    program = pipeline.compile_graph(graph, config, frames)
     program.save(output)
-    return {"program": output, "frames": frames, **program.summary()}
+    products = {"products": explain_model(graph, config, frames)} if explained else {}
+    return {"program": output, "frames": frames, **program.summary(), **products}
 
 
 def compile_module(config, factory: str, output: Path, save_model: Path | None) -> Result:

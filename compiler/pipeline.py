@@ -28,9 +28,7 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
 
 def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Program:
     """Return the program of a lowered graph whose inputs and nodes have ``shapes``."""
-    ctx = Lowering(config, {}, Dram())
-    place_tensors(ctx, graph, shapes)  # where inputs and results are in DRAM
-    emit_nodes(ctx, graph, shapes)  # instructions without semaphores
+    ctx = emit(graph, shapes, config)  # instructions without semaphores
     ctx.emitter.owner = "END"
     ctx.emitter.end()
     unordered, positions = ctx.emitter.assemble(config)
@@ -42,6 +40,14 @@ def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> P
         tensors=tensors, outputs=graph.outputs, size=ctx.dram.size,
         regions=regions(graph, shapes, ctx.emitter.owners, positions), unfolded=tuple(ctx.unfolded),
         temporaries=tuple(ctx.temporaries), zeros=tuple(ctx.dram.zeros), metadata=graph.metadata)
+
+
+def emit(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Lowering:
+    """Return the state after the instructions of all nodes."""
+    ctx = Lowering(config, {}, Dram())
+    place_tensors(ctx, graph, shapes)  # where inputs and results are in DRAM
+    emit_nodes(ctx, graph, shapes)
+    return ctx
 
 
 def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:

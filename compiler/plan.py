@@ -49,6 +49,8 @@ class Plan:
     Attributes
     ----------
     actions : tuple of Load, Drop, Step
+    rows_stay : bool
+        Rows are the stationary operand.
     rows_together, columns_together : bool
         The operand is on chip as a whole.
     sliced : Block or None
@@ -63,6 +65,7 @@ class Plan:
     """
 
     actions: tuple[Action, ...]
+    rows_stay: bool
     rows_together: bool
     columns_together: bool
     sliced: Block | None
@@ -232,13 +235,23 @@ def plan_product(size: ProductSize, config: MachineConfig) -> Plan:
 
     The inner dimension must fit both operand memories (the caller checks).
     """
-    best: Plan | None = None
+    return min(plans(size, config), key=lambda plan: price(plan, size))
+
+
+def plans(size: ProductSize, config: MachineConfig) -> Iterator[Plan]:
+    """Yield the plans of all candidates that fit the memories."""
     for order, sliced, description in candidates(size, config):
         plan = timed(order, sliced, description, size, config)
-        if plan and (best is None or price(plan, size) < price(best, size)):
-            best = plan
-    assert best is not None
-    return best
+        if plan:
+            yield plan
+
+
+def ranked(size: ProductSize, config: MachineConfig) -> list[Plan]:
+    """Return the plans of all candidates that fit, each once, the one of :func:`plan_product` first."""
+    distinct: dict[tuple, Plan] = {}
+    for plan in sorted(plans(size, config), key=lambda plan: price(plan, size)):
+        distinct.setdefault((plan.actions, plan.sliced), plan)
+    return list(distinct.values())
 
 
 def price(plan: Plan, size: ProductSize) -> float:
@@ -262,7 +275,7 @@ def timed(order: Order, sliced: Block | None, description: str, size: ProductSiz
         cycles = timeline.run()
     except PhonolithError:
         return None
-    return Plan(tuple(order.actions()), together[True], together[False], sliced, cycles, timeline.busy,
+    return Plan(tuple(order.actions()), order.rows_stay, together[True], together[False], sliced, cycles, timeline.busy,
                 timeline.words, description)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phonolith.compiler.explain import explain
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.pipeline import generate
 from phonolith.hw.config import MachineConfig
@@ -16,7 +17,7 @@ Matrix = Path | np.ndarray | None
 
 
 def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool = False, runtime_b: bool = False,
-               a: Matrix = None, b: Matrix = None, seed: int = 0) -> dict:
+               a: Matrix = None, b: Matrix = None, seed: int = 0, explained: bool = False) -> dict:
     """Multiply an int8 A (M x K) by B on the RTL and compare with the golden model.
 
     B is a constant weight K x N; with ``transpose_b`` it is made at run time, N x K, with ``runtime_b`` at run time,
@@ -24,7 +25,8 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     that random operands fill its range.
 
     Returns ``cycles``, ``macs``, ``utilisation`` (0..1), ``bit_exact`` and ``engines`` (see the contract of the
-    commands). Raises PhonolithError ``wrong-input`` for operands of another shape or dtype.
+    commands); ``explained``: with ``products`` of :func:`phonolith.compiler.explain.explain`.
+    Raises PhonolithError ``wrong-input`` for operands of another shape or dtype.
     """
     rng = np.random.default_rng(seed)
     left = operand(a, (m, k), "A", rng)
@@ -33,7 +35,8 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
         graph, inputs = runtime_product(left, right, transpose_b), {"a": left, "b": right}
     else:
         graph, inputs = weight_product(right), {"a": left}
-    program = generate(graph, {name: x.shape for name, x in inputs.items()} | {"y": (m, n)}, config)
+    shapes = {name: x.shape for name, x in inputs.items()} | {"y": (m, n)}
+    program = generate(graph, shapes, config)
     result = execute_rtl(program, program.image(inputs), machine(config))
     expected = interpret(graph, inputs)["y"]
     macs = m * k * n
@@ -45,6 +48,7 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
         "engines": result.engines,
         "dram_bytes": {"read": result.dram_read_beats * config.bus_bytes,
                        "written": result.dram_write_beats * config.bus_bytes},
+        **({"products": explain(graph, shapes, config)} if explained else {}),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from phonolith.compiler.allocate import Dram, Region, Ring
 from phonolith.compiler.assembler import Emitter
 from phonolith.compiler.ir import DTYPES, Node
+from phonolith.compiler.tile import ProductSize
 from phonolith.compiler.views import Rows, Unfolded, View, packed_strides
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -34,6 +35,8 @@ class Lowering:
         (input, copy) that the image holds besides.
     made : set
         Names of tensors that the program computes, as opposed to graph inputs and their views.
+    planned : list
+        (name of the node, size) of every product, in the order of emission.
     activation, weight, parameter, results, operands : Ring
         On-chip memories; ``results`` and ``operands`` are scratchpad banks 0 (what VECTOR makes) and 1 (what
         LOAD brings).
@@ -54,6 +57,7 @@ class Lowering:
         self.made: set[str] = set()
         self.inputs: set[str] = set()
         self.unfolded: list[tuple[str, Unfolded]] = []
+        self.planned: list[tuple[str, ProductSize]] = []
         bank = config.scratch_bank_depth
         self.activation = Ring("activation", 0, config.activation_depth)
         self.weight = Ring("weight", 0, config.weight_depth)

@@ -136,7 +136,7 @@ class ProductSchedule:
         self.product = product
         self.words = tile_words(product.k, ctx.config)
         self.check_room()
-        size = ProductSize(
+        self.size = ProductSize(
             outer=product.a.outer_count, inner=product.a.inner_count, columns=product.columns, k=product.k,
             tile_columns=product.tile_columns, row_beats=self.row_beats(),
             segments=product.a.segment_count, byte_results=product.itemsize == 1,
@@ -144,7 +144,7 @@ class ProductSchedule:
             most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable(),
             lead=product.lead)
-        self.plan = plan_product(size, ctx.config)
+        self.plan = plan_product(self.size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
         self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
         self.parameters = Shelf(ctx, ctx.parameter, self.plan.columns_together)
@@ -160,6 +160,7 @@ class ProductSchedule:
         ``follow(block, base, pitch)`` may emit what reads a block's results in the scratchpad, in steps between which
         the column tiles of the next block are drained. ``leader`` makes rows shortly before they are loaded.
         """
+        self.ctx.planned.append((self.ctx.node.name if self.ctx.node else "", self.size))
         loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
         for action in self.plan.actions:
             if isinstance(action, Step):

@@ -86,6 +86,23 @@ def test_bench_gemm(result):
         assert engine["busy"] + engine["idle"] + sum(engine["stalled"].values()) == found["cycles"]
 
 
+def test_bench_gemm_explains(result, capfd):
+    product = ("bench", "gemm", "17", "40", "9", "--array", "8x8", "--explain")
+    _, found = result(*product)
+    (explained,) = found["products"]
+    assert (explained["m"], explained["k"], explained["n"]) == (17, 40, 9)
+    assert run(list(product)) == 0
+    text = capfd.readouterr().out
+    assert f"predicted   {explained['predicted_cycles']:,} cycles" in text and explained["plan"] in text
+    assert f"measured    {found['cycles']:,} cycles" in text and "bound by" in text
+
+
+def test_compile_explains(model, tmp_path, capfd):
+    path, frames = model
+    assert run(["compile", str(path), "--frames", str(frames), "-o", str(tmp_path / "p"), "--explain"]) == 0
+    assert "bound by" in capfd.readouterr().out
+
+
 def test_bench_gemm_refuses_an_operand_of_another_shape(result, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 4), np.int8))
     code, found = result("bench", "gemm", 4, 4, 4, "--a", tmp_path / "a.npy")
