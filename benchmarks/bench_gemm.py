@@ -107,7 +107,8 @@ def page(results: list[dict], elsewhere: list[dict], machines: list[dict]) -> st
         "start command to the last result in DRAM, program fetch included; every result equals the golden model's. "
         "*Predicted* is the compiler's own figure and its distance, *bound by* the unit that the plan keeps busy "
         "longest and for how many cycles (`phonolith bench gemm M K N --explain`).", "",
-        *beside_peers(results, machines), "", "The others (`benchmarks/peers.toml`); utilisation with their own tiling, and by hand:", "",
+        *beside_peers(results, machines), "",
+        "The others (`benchmarks/peers.toml`); utilisation with their own tiling, and by hand:", "",
         *(f"- **{each['name']}** {each['version']}: {each['provenance']} ({each['tool']}; {each['date']}). "
           f"{each['configuration']}." for each in machines), "",
         "## Other machines", "", f"{'x'.join(map(str, MACHINES_PRODUCT))}, latency {config.dram_latency}.", "",
