@@ -14,8 +14,8 @@ CONFIG = MachineConfig()
 def size(m: int, k: int, n: int, **changes) -> ProductSize:
     """Return the size of a plain product with constant weights."""
     fields = dict(outer=1, inner=m, columns=n, k=k, tile_columns=16, row_beats=-(-k // 16), segments=1,
-                  byte_results=True, has_parameters=True, has_residual=False, most_rows=m, rows_ready=True, follows=True,
-                  sliceable=k % 16 == 0)
+                  byte_results=True, has_parameters=True, has_residual=False, most_rows=m, rows_ready=True,
+                  follows=True, sliceable=k % 16 == 0)
     return ProductSize(**fields | changes)
 
 
