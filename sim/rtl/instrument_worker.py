@@ -28,6 +28,8 @@ PREPARE = ("delete t:$meminit*", "hierarchy -check -top {top}", "proc", "opt_exp
 # Logic that nothing uses, or that is always the same, would only make mutants that change nothing.
 PRUNE = ("opt_hier", "opt_expr", "wreduce", "splitcells", "opt_clean") * 2
 SOURCE = re.compile(r".*/hw/")
+# Yosys ignores it, but does not read paths with spaces.
+SOURCE_OPTION = re.compile(r" -src .*?(?= -[a-z]|$)")
 CLOCK_PORT = re.compile(r"-port \S*(?:clk|CLK)\b")
 # The control word acts in the cycle after the one in which it is in the memory; a flip then ends by itself.
 CONTROL_MODULE = """
@@ -96,7 +98,7 @@ class Instrument:
             for cell in self.instances(module):
                 cell.setPort(name_of(CONTROL), control(module))
         for number, (block, line) in enumerate(lines, 1):
-            self.run(f"{line} -ctrl {CONTROL} {CONTROL_BITS} {number}")
+            self.run(f"{SOURCE_OPTION.sub('', line)} -ctrl {CONTROL} {CONTROL_BITS} {number}")
             self.table.append({"number": number, "block": block, **described(line)})
 
     def draw(self, names: str) -> list[str]:
