@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from phonolith.hw.isa import Target
 from tests.hw import test_load_engine, test_store_engine
 from tests.hw.axi_memory import MEMORY_BYTES
-from tests.hw.cocotb_ports import Context, begin
-from tests.hw.component_top import CONFIG
+from tests.hw.cocotb_ports import CONFIG, Context, begin
 
 LATENCY, EXAMPLES = 20, 12
 
@@ -66,7 +65,7 @@ async def load_engine(dut):
         assert bench.writes[-1] == {}
         for operands, written in zip(program, bench.writes[:-1], strict=True):
             assert written == test_load_engine.expected_writes(CONFIG, operands, dram)
-    await execute(ctx, bench, [load(Target.WEIGHT, segment_bytes=10)], dram)
+    await execute(ctx, bench, [load(Target.WEIGHT, segment_bytes=CONFIG.word_bytes)], dram)
     assert bench.memory.address_cycles[0] == bench.accepted_cycles[0] + 2
     assert bench.write_cycles[-1] == bench.memory.data_cycles[-1] + 2
     await execute(ctx, bench, [load(Target.SCRATCHPAD, segment_bytes=64)], dram, error_beats={2})
@@ -75,7 +74,10 @@ async def load_engine(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def store_engine(dut):
-    """Random programs leave what docs/isa.md says in DRAM; 2 cycles to the address, 3 to the read, 5 to the beat."""
+    """Random programs leave what docs/isa.md says in DRAM.
+
+    2 cycles to the address, 3 to the read, 5 to the beat and one more for each further part of it.
+    """
     ctx = await begin(dut, "store_engine")
     bench = StoreBench(ctx)
     for k, program in enumerate(draw(test_store_engine.instructions(CONFIG))):
@@ -87,4 +89,4 @@ async def store_engine(dut):
     await execute(ctx, bench, [test_store_engine.store(address=7, row_bytes=64)], test_store_engine.blank())
     start = bench.accepted_cycles[0]
     first = (bench.memory.address_cycles[0], bench.read_cycles[0], bench.memory.data_cycles[0])
-    assert first == (start + 2, start + 3, start + 5)
+    assert first == (start + 2, start + 3, start + 4 + CONFIG.bus_bytes // CONFIG.dma_bytes)

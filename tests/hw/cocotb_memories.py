@@ -9,8 +9,8 @@ from phonolith.hw import isa
 from phonolith.hw.quiesce import DEADLOCK_CYCLES
 from phonolith.hw.row_unit import row_cycles
 from tests.hw import test_scratchpad
-from tests.hw.cocotb_ports import begin
-from tests.hw.component_top import CONFIG, SRAM_WORDS
+from tests.hw.cocotb_ports import CONFIG, begin
+from tests.hw.component_top import SRAM_WORDS
 from tests.hw.test_row_unit import CORNERS, expected
 
 

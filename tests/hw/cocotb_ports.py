@@ -13,10 +13,12 @@ from cocotb.triggers import FallingEdge, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
 from tests.hw.axi_memory import Stable, Stalls
-from tests.hw.component_top import components
+from tests.hw.component_top import MACHINES, components
 
 PERIOD = 10     # ns
 PATIENCE = 2000
+TOP = cocotb.top._name      # these modules are imported by a simulation: its top says which machine it is
+CONFIG = MACHINES[TOP]
 
 
 class Port:
@@ -97,7 +99,7 @@ class Context:
 
     def __init__(self, dut, name: str):
         self.dut, self.name = dut, name
-        self.ports = open_ports(dut, name, components()[name].signature.members)
+        self.ports = open_ports(dut, name, components(TOP)[name].signature.members)
 
     def set(self, port: Port, value) -> None:
         port.write(value)
