@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from phonolith.compiler.costs import drain_cycles
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.pipeline import emit
@@ -63,12 +64,9 @@ def described(plan: Plan) -> dict:
 
 
 def bound(plan: Plan, size: ProductSize, config: MachineConfig) -> str:
-    """Return what needs most cycles; the array's are its drain's where a tile's sums take longer to leave than to make.
-
-    A tile takes max(K, R, C + 3) cycles: its sums leave over C columns.
-    """
+    """Return what needs most cycles; the array's are its drain's where sums take longer to leave than to make."""
     most = max(plan.busy, key=lambda unit: plan.busy[unit])
-    return "drain" if most == "array" and max(size.k, config.rows) < config.columns + 3 else most
+    return "drain" if most == "array" and size.k < drain_cycles(config) else most
 
 
 def alternatives(best: Plan, others: list[Plan]) -> list[Plan]:

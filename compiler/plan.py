@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from phonolith.compiler.allocate import Region, Ring
+from phonolith.compiler.costs import program_beats, tile_cycles
 from phonolith.compiler.tile import (
     Action,
     Drop,
@@ -36,7 +37,6 @@ ISSUE_CYCLES = 8
 ARRIVAL_CYCLES = 6
 # Cycles from the array's last operands to the first row of results in the scratchpad, besides C.
 DRAIN_CYCLES = 12
-PROGRAM_WORD_BYTES = 4
 WORDS_PER_CYCLE = 4
 # Larger pieces than this many tiles save nothing.
 MOST_TILES = 64
@@ -91,7 +91,7 @@ class Costs:
         self.size = size
         self.config = config
         self.words = -(-size.k // config.word_bytes)
-        self.interval = max(size.k, config.rows, config.columns + 3)
+        self.interval = tile_cycles(size.k, config)
         self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
         # Cycles from one burst to the next when latency bounds them; every row, every slice of one, is a burst or more.
         self.read_cycles = (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding
@@ -161,7 +161,7 @@ class Timeline:
         """Let the sequencer and the program's way over the bus take their time."""
         self.decoded += words
         self.words += words
-        beats = -(-words * PROGRAM_WORD_BYTES // self.costs.config.bus_bytes)
+        beats = program_beats(words, self.costs.config)
         self.bus += beats
         self.busy["bus"] += beats
 

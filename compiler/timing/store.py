@@ -1,0 +1,98 @@
+"""Timing of STORE: scratchpad reads, data, responses."""
+
+from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.timing.clock import Clock, Process, Times
+from phonolith.compiler.timing.dma import DmaEngine
+from phonolith.compiler.timing.vector_ports import VectorPorts
+from phonolith.compiler.timing.walks import Segment
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import Queue
+from phonolith.hw.store_engine import QUEUED
+
+STORE_RANK = 3
+# Cycles from a step to the beat that it completes.
+BEAT_CYCLES = 2
+
+
+class StoreEngine(DmaEngine):
+    """STORE, a beat (or ``dma_bytes`` of it) per cycle.
+
+    Attributes
+    ----------
+    sent, responses : Times
+        Per burst, the cycles of its address and of its response.
+    """
+
+    queue = Queue.STORE
+    queued = QUEUED
+
+    def __init__(self, clock: Clock, instructions: list[Resolved], tokens: list[Times], ports: VectorPorts,
+                 config: MachineConfig):
+        super().__init__(clock, instructions, tokens, config)
+        self.ports = ports
+        self.sent, self.responses = Times(clock), Times(clock)
+
+    def ask(self, cycle: int, beats: int) -> Process:
+        """Send an address while fewer than ``writes_outstanding`` lack their response."""
+        oldest = len(self.sent) - self.config.writes_outstanding
+        while len(self.responses) <= oldest:
+            yield self.responses
+        if oldest >= 0:
+            cycle = max(cycle, self.responses[oldest] + 1)
+        self.sent.post(cycle)
+        return cycle
+
+    def move(self, number: int, index: int, segment: Segment, steps: list[tuple[int, int, bool]],
+             cycle: int) -> Process:
+        """Read a row and send its beats."""
+        operands = self.instructions[number].operands
+        address, cycle = operands["base"] + index * operands["pitch"], max(cycle, self.begun[number])
+        place = position = 0
+        for beats in self.cutter.bursts(segment):
+            burst = len(self.responses)
+            while len(self.sent) <= burst:
+                yield self.sent
+            cycle = max(cycle, self.sent[burst])
+            while beats:
+                kept, unused, ends_beat = steps[place]
+                position, reads = self.walk_word(position, kept, unused, place == 0)
+                place += 1
+                cycle += 1
+                if reads:
+                    cycle = yield from self.read(address, cycle)
+                    address += 1
+                beats -= ends_beat
+            self.respond(burst, cycle + BEAT_CYCLES)
+        return cycle
+
+    def walk_word(self, position: int, kept: int, unused: int, first: bool) -> tuple[int, bool]:
+        """Return where in its scratchpad word a step ends, and whether it needs another word than the one before."""
+        if first:
+            return kept + unused, True
+        ahead, word = position + self.config.dma_bytes, self.config.scratch_word_bytes
+        return (ahead, False) if ahead <= word else (ahead - word, ahead - word > unused)
+
+    def read(self, address: int, cycle: int) -> Process:
+        """Read a scratchpad word when VECTOR leaves its bank free; return the cycle."""
+        port = self.ports.reads[self.ports.bank(address)]
+        while True:
+            yield self.clock.at(cycle, STORE_RANK)
+            free = port.free_from(cycle)
+            if free == cycle:
+                return cycle
+            cycle = free
+
+    def respond(self, burst: int, cycle: int) -> None:
+        """Let the memory respond to a burst whose last beat goes in ``cycle``."""
+        before = self.responses[-1] if self.responses else 0
+        self.responses.post(max(max(cycle, self.sent[burst]) + self.config.dram_latency, before + 1))
+
+    def move_nothing(self, number: int, cycle: int) -> int:
+        """Pass on an instruction that moves nothing."""
+        return max(cycle, self.begun[number] + 1)
+
+    def finish(self, instruction: Resolved, final: int) -> None:
+        """Complete with the last step; a fence when nothing lacks its response any more."""
+        if instruction.control["fence"]:
+            final = max(final, self.responses[-1] if self.responses else 0) + 1
+        self.complete(instruction, final)

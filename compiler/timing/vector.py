@@ -1,0 +1,81 @@
+"""Timing of the array and of the vector engine behind it."""
+
+from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.timing.clock import Clock, Process, Times
+from phonolith.compiler.timing.front import Engine
+from phonolith.compiler.timing.vector_ports import VectorPorts
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import Queue, Reduce, RowFunction, Source
+from phonolith.hw.row_unit import row_cycles
+from phonolith.hw.vector_engine import REDUCE_STAGE, WRITE_STAGE
+
+
+class VectorEngine(Engine):
+    """VECTOR: a row per cycle, and some to leave the pipeline; ROWOP.
+
+    Attributes
+    ----------
+    tiles : Times
+        From the array: the cycle from which each tile can be taken.
+    started : Times
+        The cycle in which its first row is.
+    """
+
+    queue = Queue.VECTOR
+
+    def __init__(self, clock: Clock, instructions: list[Resolved], tokens: list[Times], config: MachineConfig):
+        super().__init__(clock, instructions, tokens)
+        self.config = config
+        self.ports = VectorPorts(config)
+        self.tiles, self.started = Times(clock), Times(clock)
+        clock.start(self.run())
+
+    def run(self) -> Process:
+        """Execute the instructions."""
+        self.ready.post(0)
+        for number, instruction in enumerate(self.instructions):
+            while len(self.taken) <= number:
+                yield self.taken
+            taken = self.taken[number]
+            if instruction.instruction.mnemonic == "ROWOP":
+                done = taken + rowop_cycles(instruction, self.config)
+            else:
+                done = yield from self.rows(instruction, taken)
+            self.complete(instruction, done)
+            self.ready.post(done)
+
+    def rows(self, instruction: Resolved, taken: int) -> Process:
+        """Take the rows of a VECTOR, chunk by chunk; return the cycle in which it is done."""
+        operands, control = instruction.operands, instruction.control
+        rows, chunks = counts(instruction, self.config)
+        cycle = taken + 1
+        if not rows or not chunks:
+            return cycle
+        for row in range(0, rows, self.config.rows):
+            count = min(self.config.rows, rows - row)
+            for _ in range(chunks):
+                if control["source"] == Source.DRAIN:
+                    while len(self.tiles) <= len(self.started):
+                        yield self.tiles
+                    cycle = max(cycle, self.tiles[len(self.started)])
+                    self.started.post(cycle)
+                self.ports.use(operands, control, row, cycle, count)
+                cycle += count
+        return cycle - 1 + pipeline_cycles(instruction)
+
+
+def counts(instruction: Resolved, config: MachineConfig) -> tuple[int, int]:
+    """Return rows, and chunks of C columns, of a VECTOR."""
+    rows, columns = (instruction.operands[name] % (1 << 16) for name in ("rows", "columns"))
+    return rows, -(-columns // config.columns)
+
+
+def pipeline_cycles(instruction: Resolved) -> int:
+    """Return the cycles from a VECTOR's last row to its completion."""
+    return WRITE_STAGE if instruction.control["reduce"] == Reduce.NONE else REDUCE_STAGE
+
+
+def rowop_cycles(instruction: Resolved, config: MachineConfig) -> int:
+    """Return the cycles of a ROWOP."""
+    rows = min(instruction.operands["rows"] % (1 << 16), config.rows)
+    return row_cycles(config, RowFunction(instruction.control["function"]), rows) if rows else 1

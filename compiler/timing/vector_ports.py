@@ -1,0 +1,71 @@
+"""Which memory ports the vector engine uses when: it goes first, LOAD and STORE wait."""
+
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import Destination, Source
+from phonolith.hw.scratchpad import BANKS
+from phonolith.hw.vector_engine import RESIDUAL_STAGE, WRITE_STAGE
+
+
+class Taken:
+    """The cycles in which a port is taken, as ascending ranges; asked by one unit, in ascending order."""
+
+    def __init__(self):
+        self.ranges: list[tuple[int, int]] = []
+        self.index = 0
+
+    def free_from(self, cycle: int) -> int:
+        """Return the first cycle from ``cycle`` on in which the port is free, for all that is known."""
+        ranges = self.ranges
+        while self.index < len(ranges) and ranges[self.index][1] <= cycle:
+            self.index += 1
+        while self.index < len(ranges) and ranges[self.index][0] <= cycle:
+            cycle = ranges[self.index][1]
+            self.index += 1
+        return cycle
+
+    def at(self, cycle: int) -> int | None:
+        """Return since when the port has been taken in ``cycle``; None if it is free."""
+        ranges = self.ranges
+        while self.index < len(ranges) and ranges[self.index][1] <= cycle:
+            self.index += 1
+        if self.index < len(ranges) and ranges[self.index][0] <= cycle:
+            return ranges[self.index][0]
+        return None
+
+
+class VectorPorts:
+    """Ports of the scratchpad's banks and of the activation memory.
+
+    Attributes
+    ----------
+    reads, writes : list of Taken
+        By scratchpad bank.
+    activation : Taken
+        Bank r is written in cycle r of a range.
+    """
+
+    def __init__(self, config: MachineConfig):
+        self.config = config
+        self.reads, self.writes = ([Taken() for _ in range(BANKS)] for _ in range(2))
+        self.activation = Taken()
+
+    def bank(self, address: int) -> int:
+        """Return the scratchpad bank of a word."""
+        return int(address >= self.config.scratch_bank_depth)
+
+    def use(self, operands: dict[str, int], control: dict[str, int], row: int, start: int, count: int) -> None:
+        """Enter ``count`` rows, the first of which is ``row`` and comes in cycle ``start``."""
+        if control["source"] == Source.SCRATCHPAD:
+            self.enter(self.reads, operands, "source", row, start, count)
+        if control["residual"]:
+            self.enter(self.reads, operands, "residual", row, start + RESIDUAL_STAGE, count)
+        if control["destination"] == Destination.SCRATCHPAD:
+            self.enter(self.writes, operands, "destination", row, start + WRITE_STAGE, count)
+        if control["destination"] == Destination.ACTIVATION:
+            self.activation.ranges.append((start + WRITE_STAGE, start + WRITE_STAGE + count))
+
+    def enter(self, ports: list[Taken], operands: dict[str, int], name: str, row: int, start: int,
+              count: int) -> None:
+        """Enter the use of one port."""
+        address = operands[f"{name}_base"] + row * operands[f"{name}_pitch"]
+        ports[self.bank(address)].ranges.append((start, start + count))

@@ -1,0 +1,82 @@
+"""The timing model against the RTL, to the cycle."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from phonolith.compiler import model_file
+from phonolith.compiler.pipeline import compile_graph, generate
+from phonolith.compiler.program import Program
+from phonolith.compiler.random_graphs import random_graph
+from phonolith.compiler.timing.model import predict
+from phonolith.hw.config import MachineConfig
+from phonolith.sim.bench import weight_product
+from phonolith.sim.ladder import execute_rtl, machine
+
+DEFAULT, SMALL = MachineConfig(), MachineConfig(rows=8, columns=8)
+OTHERS = [(array, bits) for array in ("8x8", "8x32", "12x20", "32x32") for bits in (64, 256)]
+PRODUCT = (128, 512, 512)
+FRAMES, FEW_FRAMES = 851, 100
+MODEL = model_file.load(model_file.resolve("encoder-ctc-w8"))
+
+
+def encoder(frames: int, config: MachineConfig) -> tuple[Program, np.ndarray]:
+    """The shipped encoder on noise, with its DRAM image."""
+    features = np.random.default_rng(0).integers(-100, 100, (frames, 40)).astype(np.int8)
+    program = compile_graph(MODEL, config, frames)
+    return program, program.image({MODEL.inputs[0].name: features})
+
+
+def product(config: MachineConfig) -> tuple[Program, np.ndarray]:
+    """128x512x512."""
+    m, k, n = PRODUCT
+    a, b = (np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8) for shape in ((m, k), (k, n)))
+    program = generate(weight_product(b), {"a": (m, k), "y": (m, n)}, config)
+    return program, program.image({"a": a})
+
+
+@cache
+def measured(make, *arguments) -> tuple[int, int]:
+    """Predicted and measured cycles; ``arguments`` of ``make`` end with the machine."""
+    program, image = make(*arguments)
+    return predict(program.words, arguments[-1]).cycles, execute_rtl(program, image, machine(arguments[-1])).cycles
+
+
+@pytest.mark.parametrize("config", [DEFAULT, SMALL], ids=["16x16", "8x8"])
+def test_a_product_takes_the_cycles_predicted(config):
+    predicted, cycles = measured(product, config)
+    assert predicted == cycles
+
+
+@pytest.mark.parametrize("frames, config", [(FRAMES, DEFAULT), (FEW_FRAMES, SMALL)], ids=["16x16", "8x8"])
+def test_an_encoder_takes_the_cycles_predicted(frames, config):
+    predicted, cycles = measured(encoder, frames, config)
+    assert predicted == cycles
+
+
+@pytest.mark.parametrize("changes", [{"dram_latency": 1}, {"dram_latency": 200}], ids=["fast", "slow"])
+def test_memory_of_other_latency(changes):
+    config = replace(DEFAULT, **changes)
+    predicted, cycles = measured(encoder, FEW_FRAMES, config)
+    assert predicted == cycles
+
+
+@pytest.mark.parametrize("config", [DEFAULT, SMALL], ids=["16x16", "8x8"])
+def test_random_graphs(config):
+    for seed in range(30):
+        graph, inputs = random_graph(seed)
+        timed = replace(config, dram_latency=(1, 20, 100)[seed % 3])
+        program = compile_graph(graph, timed, len(inputs["x"]))
+        cycles = execute_rtl(program, program.image(inputs), machine(timed)).cycles
+        assert predict(program.words, timed).cycles == cycles, seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("array, bits", OTHERS)
+def test_other_machines(array, bits):
+    config = MachineConfig.load(array=array, bus_bits=bits)
+    for make, arguments in ((product, ()), (encoder, (FRAMES,))):
+        predicted, cycles = measured(make, *arguments, config)
+        assert predicted == cycles
