@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from phonolith.cli.common import PATH, Result, verb
-from phonolith.cli.explain import EXPLAIN, print_explanation
+from phonolith.cli.explain import EXPLAIN, print_explanation, print_prediction
 from phonolith.cli.output import cell, percent, print_facts, print_table
 
 SIZE = click.IntRange(min=1)
@@ -27,7 +27,8 @@ def render_product(result: Result) -> None:
     ])
     print_engines(result["engines"])
     if "products" in result:
-        print_explanation(result["products"], result["cycles"])
+        print_prediction(result, result["cycles"])
+        print_explanation(result["products"])
 
 
 def print_engines(engines: dict[str, dict[str, Any]]) -> None:

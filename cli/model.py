@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from phonolith.cli.common import NEW_FILE, PATH, Result, verb
-from phonolith.cli.explain import EXPLAIN, print_explanation
+from phonolith.cli.explain import EXPLAIN, print_explanation, print_prediction
 from phonolith.cli.output import cell, print_facts, print_table
 
 FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_default=True, metavar="T",
@@ -14,8 +14,9 @@ FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_
 
 def render_compilation(result: Result) -> None:
     """Print facts of the program, and why its products are tiled as they are."""
-    print_facts((name, cell(value)) for name, value in result.items() if name != "products")
+    print_facts((name, cell(value)) for name, value in result.items() if name not in ("products", "operators"))
     if "products" in result:
+        print_prediction(result)
         print_explanation(result["products"])
 
 
@@ -34,6 +35,7 @@ def compile_(config, model: str, output: Path, frames: int, save_model: Path | N
     """
     from phonolith.compiler import model_file, pipeline
     from phonolith.compiler.explain import explain_model
+    from phonolith.compiler.timing.report import explain_program
 
     if ":" in model:
         if explained:
@@ -44,8 +46,9 @@ def compile_(config, model: str, output: Path, frames: int, save_model: Path | N
     graph = model_file.load(model_file.resolve(model))
     program = pipeline.compile_graph(graph, config, frames)
     program.save(output)
-    products = {"products": explain_model(graph, config, frames)} if explained else {}
-    return {"program": output, "frames": frames, **program.summary(), **products}
+    explanation = {**explain_program(program, config), "products": explain_model(graph, config, frames)} \
+        if explained else {}
+    return {"program": output, "frames": frames, **program.summary(), **explanation}
 
 
 def compile_module(config, factory: str, output: Path, save_model: Path | None) -> Result:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from phonolith.cli.common import MODEL, NEW_FILE, PATH, CommaList, Result, verb
+from phonolith.cli.explain import EXPLAIN_RUN, print_prediction
 from phonolith.cli.output import cell, percent, print_facts
 
 RUNGS = ("golden", "iss", "rtl")
@@ -25,6 +26,8 @@ def render_simulation(result: Result) -> None:
         ("DRAM", f"{cell(dram['read'])} bytes read, {cell(dram['written'])} written"),
         ("simulator", f"{cell(result['simulated_cycles_per_second'])} cycles/s"),
     ])
+    if "operators" in result:
+        print_prediction(result, result["cycles"])
 
 
 def comparison(result: Result) -> str:
@@ -41,13 +44,14 @@ def comparison(result: Result) -> str:
 @click.option("--trace", type=NEW_FILE, metavar="FILE.json",
               help="Write what engines and bus did, for Perfetto or Chrome (docs/tracing.md).")
 @click.option("--program", type=PATH, metavar="FILE", help="Run a program that `phonolith compile` made of the model.")
+@EXPLAIN_RUN
 @verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
 def simulate(config, audio: Path, model: str, waves: Path | None, trace: Path | None,
-             program: Path | None) -> Result:
+             program: Path | None, explained: bool) -> Result:
     """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
     from phonolith.reports.simulation import simulate as run
 
-    return run(audio, model, config, waves, program, trace)
+    return run(audio, model, config, waves, program, trace, explained)
 
 
 def render_verification(result: Result) -> None:

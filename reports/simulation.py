@@ -11,6 +11,7 @@ import numpy as np
 from phonolith.compiler import model_file
 from phonolith.compiler import program as program_file
 from phonolith.compiler.program import Program
+from phonolith.compiler.timing.report import explain_program
 from phonolith.hw.config import MachineConfig
 from phonolith.models.clips import reference_words
 from phonolith.models.features import HOP, SAMPLE_RATE
@@ -27,7 +28,7 @@ from phonolith.sim.verify import read_inputs
 
 
 def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves: Path | None = None,
-             program: Path | None = None, trace: Path | None = None) -> dict:
+             program: Path | None = None, trace: Path | None = None, explained: bool = False) -> dict:
     """Run ``audio`` through ``model`` on the simulated RTL and price the run.
 
     Parameters
@@ -43,11 +44,14 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
         Run this program, made by ``phonolith compile`` from the same model for the same machine and length.
     trace : Path, optional
         Write what engines and bus did to this file (``docs/tracing.md``); times of layers are then exact.
+    explained : bool
+        Predict the cycles, operator by operator.
 
     Returns
     -------
     dict
         The contract's keys for ``simulate``; ``first_difference`` is None when all tensors equal the golden model's.
+        ``explained``: with what :func:`phonolith.compiler.timing.report.explain_program` returns.
     """
     graph = model_file.load(model_file.resolve(model))
     inputs = read_inputs(graph, Path(audio))
@@ -78,6 +82,7 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
         "simulation_seconds": seconds,
         "waves": None if waves is None else str(waves),
         "trace": None if trace is None else str(trace),
+        **(explain_program(case.program, config) if explained else {}),
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from phonolith.compiler.explain import explain
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.pipeline import generate
+from phonolith.compiler.timing.report import explain_program
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.interpret import interpret
@@ -25,7 +26,8 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     that random operands fill its range.
 
     Returns ``cycles``, ``macs``, ``utilisation`` (0..1), ``bit_exact`` and ``engines`` (see the contract of the
-    commands); ``explained``: with ``products`` of :func:`phonolith.compiler.explain.explain`.
+    commands); ``explained``: with ``products`` of :func:`phonolith.compiler.explain.explain`
+    and what :func:`phonolith.compiler.timing.report.explain_program` returns.
     Raises PhonolithError ``wrong-input`` for operands of another shape or dtype.
     """
     rng = np.random.default_rng(seed)
@@ -48,7 +50,7 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
         "engines": result.engines,
         "dram_bytes": {"read": result.dram_read_beats * config.bus_bytes,
                        "written": result.dram_write_beats * config.bus_bytes},
-        **({"products": explain(graph, shapes, config)} if explained else {}),
+        **({**explain_program(program, config), "products": explain(graph, shapes, config)} if explained else {}),
     }
 
 

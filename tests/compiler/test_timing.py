@@ -2,9 +2,12 @@
 
 import pytest
 
+from phonolith.compiler import model_file
 from phonolith.compiler.assembler import Emitter
+from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.timing.clock import Clock, Times
 from phonolith.compiler.timing.model import predict
+from phonolith.compiler.timing.report import UNITS, explain_program
 from phonolith.compiler.timing.vector_ports import Taken
 from phonolith.compiler.timing.walks import Cutter, Segment
 from phonolith.hw.config import MachineConfig
@@ -77,6 +80,22 @@ def test_cycles_grow_with_work():
     one, two = (predict(assembled(*[()] * count), CONFIG) for count in (1, 2))
     assert one.cycles < two.cycles and len(two.instructions) == 2
     assert two.instructions[0].done < two.instructions[1].done < two.cycles
+
+
+def test_operators_share_the_cycles_of_a_model():
+    config, graph = MachineConfig(), model_file.load(model_file.resolve("encoder-ctc-w8"))
+    program = compile_graph(graph, config, 200)
+    found = explain_program(program, config)
+    parts = found["operators"]
+    assert [each["operator"] for each in parts] == [region.node for region in program.regions if region.parts]
+    assert sum(each["predicted_cycles"] for each in parts) == found["predicted_cycles"]
+    needed = {unit: sum(each["roofline"][unit] for each in parts) for unit in UNITS}
+    assert max(needed.values()) < found["predicted_cycles"]
+    by_name = {each["operator"]: each for each in parts}
+    expand = by_name["layers.0.expand"]
+    assert expand["bound"] == "array" and expand["roofline"]["array"] == 96 * expand["roofline"]["drain"] // 19
+    assert by_name["front_end.convolutions.0"]["bound"] == "drain"
+    assert by_name["output.argmax"]["bound"] == "vector"
 
 
 def test_a_deadlock_is_named():

@@ -27,8 +27,9 @@ def small(command):
 
 
 def test_the_default_machine_hears_the_demo_clip(command):
-    code, found = command("simulate", CLIP)
+    code, found = command("simulate", CLIP, "--explain")
     assert code == 0
+    assert found["predicted_cycles"] == sum(each["predicted_cycles"] for each in found["operators"]) == found["cycles"]
     assert found["transcript"] == found["reference"] == "seven three one"
     assert found["bit_exact"] is True
     assert found["tensors_compared"] > 40
