@@ -1,106 +1,343 @@
-"""cocotb tests of the array engine's Verilog, 8x8, its rows being instances; started by test_array_engine.py."""
+"""cocotb tests of the array, its parts and its engine; see component_top.py."""
+
+import random
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, Timer
 
-from phonolith.hw.isa import BY_MNEMONIC
-from phonolith.hw.layouts import operands_layout
+from tests.hw.axi_memory import Stalls
+from tests.hw.cocotb_ports import CONFIG, Context, begin, receive, send
 from tests.hw.test_array_engine import DEPTH, Matmul, count, random_matmul
 
-SIZE = 8
-LIMIT = 6000
+ROWS, COLUMNS, WORD = CONFIG.rows, CONFIG.columns, CONFIG.word_bytes
+LIMIT = 8000
+ACTIVATIONS, WEIGHTS = (-128, 127, 255, 0, 1), (-128, 127, -1, 0, 1)
 
 
-class Banks:
-    """Python's model of the operand banks: a word read in one cycle is at the port in the next."""
-
-    def __init__(self, dut, name: str, content: np.ndarray):
-        self.ports = [[getattr(dut, f"{name}__{bank}__{pin}") for pin in ("enable", "address", "data")]
-                      for bank in range(SIZE)]
-        self.content = content
-
-    def request(self) -> list[tuple]:
-        """Return (port, word) of the banks that are read in this cycle."""
-        return [(data, int.from_bytes(self.content[bank, int(address.value)].tobytes(), "little"))
-                for bank, (enable, address, data) in enumerate(self.ports) if int(enable.value)]
+def wrapped(number: int) -> int:
+    """A sum as 32 signed bits."""
+    return (number + 2**31) % 2**32 - 2**31
 
 
-class Driver:
-    """Plays instruction queue, operand banks and drain reader, a cycle at a time."""
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def pe(dut):
+    """Sums follow each other with random pauses; a result comes 3 cycles after its last operands, without pauses."""
+    ctx = await begin(dut, "pe")
+    source, held, done, accumulator, result = random.Random(1), (0, 0, 0, 0), 0, 0, None
+    for cycle in range(6000):
+        if not cycle % 1000:
+            pauses, lengths = source.choice((0.0, 0.4)), (1, 2, 3, 30)
+            left, first = 0, 1
+        if not left:
+            left, first = source.choice(lengths), 1
+            ends = source.choice(ACTIVATIONS), source.choice(WEIGHTS), source.random() < 0.5
+        enable, last = int(source.random() >= pauses), int(left == 1)
+        a, w = ends[:2] if ends[2] else (source.randrange(-128, 256), source.randrange(-128, 128))
+        offered = (a, w, first, last)
+        garbage = (source.randrange(-256, 256), source.randrange(-128, 128), *source.choices((0, 1), k=2))
+        now = offered if enable else garbage
+        await ctx.drive(enable=enable, weight_in=now[1], activation_in=dict(zip(
+            ("value", "first", "last"), (now[0], *now[2:]), strict=True)))
+        leaving, weight, shown = ctx.read("activation_out", "weight_out", "result")
+        assert cycle < 2 or (leaving.value, weight, leaving.first, leaving.last) == held
+        assert result is None or shown == result
+        await ctx.tick()
+        result = accumulator if done else result
+        if enable:
+            accumulator = wrapped((0 if held[2] else accumulator) + held[0] * held[1])
+            held, done = offered, held[3]
+            left, first = left - 1, 0
 
-    def __init__(self, dut, instructions: list[Matmul], delays: np.random.Generator, slowest: int, seed: int):
-        random = np.random.default_rng(seed)
-        shape = (SIZE, DEPTH, SIZE)
-        self.activations, self.weights = (random.integers(-128, 128, shape).astype(np.int8) for _ in range(2))
-        self.dut, self.queue, self.delays, self.slowest = dut, list(instructions), delays, slowest
-        self.banks = (Banks(dut, "activation_read", self.activations), Banks(dut, "weight_read", self.weights))
-        self.row, self.wait = SIZE, 0
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def pe_wraps(dut):
+    """The accumulator counts modulo 2^32, at both ends."""
+    ctx = await begin(dut, "pe")
+    for a, w in ((255, 127), (255, -128)):
+        steps = 2**31 // abs(a * w) + 2
+        await ctx.drive(enable=1, weight_in=w, activation_in={"value": a, "first": 1, "last": 0})
+        await ctx.tick()
+        await ctx.drive(activation_in={"value": a, "first": 0, "last": 0})
+        await ctx.pass_cycles(steps - 2)
+        await ctx.drive(activation_in={"value": a, "first": 0, "last": 1})
+        await ctx.tick().repeat(3)
+        await ctx.settle()
+        assert ctx.read("result") == (wrapped(steps * a * w),)
+
+
+def random_sums(seed: int, rows: int, lengths: tuple[int, ...]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Lengths of sums, and A (rows, K) and B (C, K) with some sums at the ends of the range only."""
+    source = np.random.default_rng(seed)
+    a, b = source.integers(-128, 256, (rows, sum(lengths))), source.integers(-128, 128, (COLUMNS, sum(lengths)))
+    for low, high in ((0, lengths[0]), (sum(lengths[:-1]), sum(lengths))):
+        a[:, low:high] = source.choice(ACTIVATIONS[:3], a[:, low:high].shape)
+        b[:, low:high] = source.choice(WEIGHTS[:2], b[:, low:high].shape)
+    return list(lengths), a, b
+
+
+def marks(lengths: list[int], step: int) -> dict[str, int]:
+    """First and last of a step of sums that follow each other."""
+    ends = np.cumsum(lengths)
+    return {"first": int(step == 0 or step in ends), "last": int(step + 1 in ends)}
+
+
+def activation_at(a: np.ndarray, lengths: list[int], step: int) -> dict[str, int]:
+    """What enters a row of the array; beyond the sums nothing does."""
+    if not 0 <= step < len(a):
+        return {"value": 0, "first": 0, "last": 0}
+    return {"value": int(a[step]), **marks(lengths, step)}
+
+
+def weights_at(b: np.ndarray, step: int) -> int:
+    """What enters the columns, column c a step later than column c - 1; garbage where there is nothing."""
+    octets = [int(b[c, step - c]) if 0 <= step - c < b.shape[1] else 85 for c in range(COLUMNS)]
+    return sum((octet & 255) << 8 * c for c, octet in enumerate(octets))
+
+
+def expected_sums(lengths: list[int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums in order, (sums, rows of A, C)."""
+    parts = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+    return np.array([a[:, part] @ b[:, part].T for part in parts])
+
+
+LENGTHS = (1, 1, 2, 7, 1, 12)
+
+
+class Taken:
+    """Which sum each element shows: the last one whose last operands it added two cycles ago or earlier."""
+
+    def __init__(self, lengths: list[int]):
+        self.ends, self.cycles, self.cycle = np.cumsum(lengths) - 1, [], 0
+
+    def step(self, enable: bool) -> None:
+        """A cycle has passed, in which a step was taken or not."""
+        if enable:
+            self.cycles.append(self.cycle)
+        self.cycle += 1
+
+    def shown(self, distance: int) -> int | None:
+        """Index of the sum, for the element that many steps from the corner; None before the first."""
+        ready = [s for s, end in enumerate(self.ends) if len(self.cycles) > end + distance + 1
+                 and self.cycles[end + distance + 1] + 2 <= self.cycle]
+        return ready[-1] if ready else None
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def row(dut):
+    """C elements in a chain: results 3 + c cycles after column 0 takes the last operands; weights leave after one."""
+    ctx = await begin(dut, "row")
+    for seed, pauses in enumerate((0.0, 0.5)):
+        stalls, (lengths, a, b) = Stalls(seed, pauses), random_sums(seed, 1, LENGTHS)
+        expected, taken, before = expected_sums(lengths, a, b)[:, 0], Taken(lengths), None
+        while (step := len(taken.cycles)) < sum(lengths) + COLUMNS + 3:
+            enable = stalls.go()
+            await ctx.drive(enable=enable, weights_in=weights_at(b, step) if enable else 0,
+                            activation=activation_at(a[0], lengths, step) if enable else 2047)
+            leaving, results = ctx.read("weights_out", "results")
+            assert before is None or leaving == before
+            for c in range(COLUMNS):
+                index = taken.shown(c)
+                assert index is None or wrapped(results >> 32 * c & 2**32 - 1) == expected[index, c]
+            await ctx.tick()
+            before = weights_at(b, step) if enable else before
+            taken.step(enable)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def systolic_array(dut):
+    """Results 3 + r + c cycles after the corner takes the last operands, until the next sum's; random pauses."""
+    ctx = await begin(dut, "systolic_array")
+    for seed, pauses in enumerate((0.0, 0.3)):
+        stalls, (lengths, a, b) = Stalls(seed, pauses), random_sums(seed + 3, ROWS, LENGTHS)
+        expected, taken = expected_sums(lengths, a, b), Taken(lengths)
+        while (step := len(taken.cycles)) < sum(lengths) + ROWS + COLUMNS + 3:
+            enable = stalls.go()
+            for r, port in enumerate(ctx.ports.activations):
+                ctx.set(port, activation_at(a[r], lengths, step - r) if enable else 2047)
+            ctx.set(ctx.ports.weights, weights_at(b, step) if enable else 0)
+            for r in range(ROWS):
+                await ctx.drive(enable=enable, row=r)
+                shown, = ctx.read("data")
+                for c in range(COLUMNS):
+                    index = taken.shown(r + c)
+                    assert index is None or shown[c] == expected[index, r, c]
+            await ctx.tick()
+            taken.step(enable)
+
+
+def steps_of(matmul: Matmul) -> list[tuple]:
+    """Steps of one MATMUL: product, read, first, last, final, unsigned, byte and both addresses."""
+    if not matmul.row_tiles * matmul.column_tiles:
+        return [(0, 0, 0, 0, 1)]
+    steps, last_word = [], (matmul.k - 1) // WORD
+    for i in range(matmul.row_tiles):
+        for j in range(matmul.column_tiles):
+            final_tile = i == matmul.row_tiles - 1 and j == matmul.column_tiles - 1
+            for k in range(matmul.k):
+                word, byte = divmod(k, WORD)
+                steps.append((1, int(byte == 0), int(k == 0), int(k == matmul.k - 1),
+                              int(final_tile and byte == 0 and word == last_word), matmul.a_unsigned, byte,
+                              (matmul.a_base + i * matmul.a_tile_words + word) % 2**16,
+                              (matmul.w_base + j * matmul.w_tile_words + word) % 2**16))
+    return steps
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def tile_walk(dut):
+    """Row tiles outermost, then column tiles, then k; one step per cycle from the cycle after acceptance on."""
+    ctx = await begin(dut, "tile_walk")
+    random_numbers = np.random.default_rng(3)
+    matmuls = [random_matmul(random_numbers, WORD) for _ in range(30)]
+    matmuls += [Matmul(k=WORD * CONFIG.weight_depth, a_base=65535, w_base=65530), Matmul(k=1, row_tiles=40),
+                Matmul(k=1, column_tiles=40, w_tile_words=2000)]
+    expected = [step for matmul in matmuls for step in steps_of(matmul)]
+    fields = ("product", "read", "first", "last", "final", "unsigned", "byte", "activation_address", "weight_address")
+    for seed, probability in enumerate((0.0, 0.4)):
+        accepted, seen = [], []
+        sender = cocotb.start_soon(send(ctx, ctx.ports.instruction, [each.operands() for each in matmuls],
+                                        Stalls(seed, probability), accepted))
+        steps = await receive(ctx, ctx.ports.step, len(expected), Stalls(seed + 9, probability), seen)
+        await sender
+        for step, wanted in zip(steps, expected, strict=True):
+            assert tuple(int(step[name]) for name in fields)[:len(wanted)] == wanted
+        assert probability or seen == list(range(accepted[0] + 1, accepted[0] + 1 + len(expected)))
+
+
+class Bench:
+    """Plays dispatcher, operand banks and drain reader, a cycle at a time; notes the cycles of events.
+
+    Parameters
+    ----------
+    gaps, delays : callable
+        Cycles before the next instruction is offered; before a tile that is valid is taken.
+    follow : str, optional
+        ``activation`` or ``weight``: a LOAD is still writing that memory, from word 0 on, a word per 7 cycles.
+    """
+
+    def __init__(self, ctx: Context, matmuls: list[Matmul], gaps=lambda: 0, delays=lambda: 0, follow=None):
+        self.ctx, self.matmuls, self.gaps, self.delays, self.follow = ctx, matmuls, gaps, delays, follow
+        source = np.random.default_rng(len(matmuls))
+        self.activations, self.weights = (source.integers(-128, 128, (banks, DEPTH, WORD)).astype(np.int8)
+                                          for banks in (ROWS, COLUMNS))
+        self.activations[0, :4], self.weights[0, :4], self.weights[1, :4] = -128, -128, 127
+        ports = ctx.ports
+        self.banks = [(port, bank) for ports_, banks in ((ports.activation_read, self.activations),
+                                                         (ports.weight_read, self.weights))
+                      for port, bank in zip(ports_, banks, strict=True)]
+        self.row, self.frontier, self.cycle, self.shown = ROWS, 0, 0, False
         self.tiles: list[np.ndarray] = []
-        self.done = 0
+        self.accepted, self.done, self.valid, self.started, self.last_reads = [], [], [], [], []
+        self.stalled = {"dram": 0, "drain": 0, "port": 0}
 
-    async def cycle(self, words: list[tuple]) -> list[tuple]:
-        """Drive one cycle; return the words that the banks show in the next."""
-        dut = self.dut
-        for port, word in words:
-            port.value = word
-        dut.instruction__valid.value = bool(self.queue)
-        if self.queue:
-            layout = operands_layout(BY_MNEMONIC["MATMUL"])
-            dut.instruction__payload.value = layout.const(self.queue[0].operands()).as_value().value
-        self.choose_row()
-        await Timer(1, "ns")
-        if self.row < SIZE:
-            bits = int(dut.drain__data.value)
-            self.tiles[-1][self.row] = np.frombuffer(bits.to_bytes(4 * SIZE, "little"), np.int32)
-            self.row += 1
-        if self.queue and int(dut.instruction__ready.value):
-            self.queue.pop(0)
-        self.done += int(dut.status__done.value)
-        words = [word for bank in self.banks for word in bank.request()]
-        await FallingEdge(dut.clk)
-        return words
+    async def run(self) -> None:
+        """Run all instructions; compare the tiles."""
+        await self.ctx.reset()
+        queue, gap, self.wait = list(self.matmuls), self.gaps(), self.delays()
+        while (len(self.done) < len(self.matmuls) or len(self.tiles) < count(self.matmuls) or self.row < ROWS):
+            offered = bool(queue) and gap <= 0
+            gap -= 1
+            self.ctx.set(self.ctx.ports.instruction.valid, offered)
+            if offered:
+                self.ctx.set(self.ctx.ports.instruction.payload, queue[0].operands())
+            self.play_load()
+            await self.play_reader()
+            if await self.step() and offered:
+                queue.pop(0)
+                gap = self.gaps()
+            assert self.cycle < LIMIT, f"{len(self.tiles)} of {count(self.matmuls)} tiles"
+        expected = [tile for matmul in self.matmuls for tile in matmul.tiles(self.activations, self.weights)]
+        np.testing.assert_array_equal(self.tiles, expected)
 
-    def choose_row(self) -> None:
+    def play_load(self) -> None:
+        """Words from ``frontier`` on are still to be written."""
+        if self.follow:
+            chain, self.frontier = self.ctx.ports.chain, min(self.cycle // 7, DEPTH)
+            self.ctx.set(getattr(chain, self.follow), self.frontier < DEPTH)
+            self.ctx.set(chain.frontier, self.frontier)
+            self.ctx.set(chain.end, DEPTH)
+
+    async def play_reader(self) -> None:
         """Start a tile when one is valid and the delay is over, or go on with the current one."""
-        start = False
-        if self.row == SIZE and int(self.dut.drain__valid.value):
-            start, self.wait = self.wait == 0, max(self.wait - 1, 0)
+        ctx, drain = self.ctx, self.ctx.ports.drain
+        await ctx.settle()
+        valid = ctx.get(drain.valid)
+        if valid and not self.shown:
+            self.valid.append(self.cycle)
+        start = self.row == ROWS and valid and self.wait <= 0
+        self.wait -= self.row == ROWS and valid
         if start:
-            self.tiles.append(np.zeros((SIZE, SIZE), np.int32))
-            self.row, self.wait = 0, int(self.delays.integers(self.slowest + 1))
-        self.dut.drain__start.value = start
-        self.dut.drain__row.value = self.row % SIZE
+            self.tiles.append(np.zeros((ROWS, COLUMNS), np.int32))
+            self.row, self.wait = 0, self.delays()
+            self.started.append(self.cycle)
+        self.shown = valid and not start
+        ctx.set(drain.start, start)
+        ctx.set(drain.row, self.row % ROWS)
+        await ctx.settle()
+        if self.row < ROWS:
+            line = ctx.get(drain.data)
+            self.tiles[-1][self.row] = [line[c] for c in range(COLUMNS)]
+            self.row += 1
+
+    async def step(self) -> bool:
+        """Go to the next cycle; return whether ``instruction`` was ready."""
+        ports, status = self.ctx.ports, self.ctx.ports.status
+        _, _, ready, done, dram, drain, port, busy, *reads = await self.ctx.tick().sample(
+            ports.instruction.ready, status.done, status.stalled_dram, status.stalled_drain, status.stalled_port,
+            status.busy, *[each for port, _ in self.banks for each in (port.enable, port.address)])
+        assert dram + drain + port <= busy
+        for name, value in (("dram", dram), ("drain", drain), ("port", port)):
+            self.stalled[name] += value
+        if done:
+            self.done.append(self.cycle)
+        if ready and int(self.ctx.ports.instruction.valid.handle.value):
+            self.accepted.append(self.cycle)
+        for k, (bank_port, bank) in enumerate(self.banks):
+            if reads[2 * k]:
+                address = reads[2 * k + 1]
+                self.ctx.set(bank_port.data, int.from_bytes(bank[address].tobytes(), "little"))
+        first = 0 if self.follow == "activation" else 2 * ROWS
+        assert not (self.follow and reads[first]) or reads[first + 1] < self.frontier
+        if reads[0]:
+            self.last_reads.append(self.cycle)
+        self.cycle += 1
+        return bool(ready)
 
 
-async def compare(dut, seed: int, slowest: int) -> None:
-    """Run random instructions; every tile must equal numpy's."""
-    random = np.random.default_rng(seed)
-    instructions = [random_matmul(random, SIZE) for _ in range(12)]
-    cocotb.start_soon(Clock(dut.clk, 10, "ns").start())
-    driver = Driver(dut, instructions, random, slowest, seed)
-    dut.rst.value, dut.instruction__valid.value, dut.drain__start.value = 1, 0, 0
-    for _ in range(2):
-        await FallingEdge(dut.clk)
-    dut.rst.value = 0
-    words: list[tuple] = []
-    for _ in range(LIMIT):
-        words = await driver.cycle(words)
-        if driver.done == len(instructions) and len(driver.tiles) == count(instructions) and driver.row == SIZE:
-            break
-    expected = [tile for i in instructions for tile in i.tiles(driver.activations, driver.weights)]
-    assert driver.done == len(instructions)
-    np.testing.assert_array_equal(driver.tiles, expected)
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def array_engine(dut):
+    """Random instructions equal numpy's tiles; gaps between instructions, readers prompt and slow."""
+    ctx = await begin(dut, "array_engine")
+    for seed, slowest in enumerate((0, 3, 50)):
+        source = np.random.default_rng(seed)
+        matmuls = [random_matmul(source, WORD) for _ in range(10)]
+        bench = Bench(ctx, matmuls, lambda s=source: int(s.integers(3)),
+                      lambda s=source, n=slowest: int(s.integers(n + 1)))
+        await bench.run()
+        assert bench.stalled["drain"] or slowest < 50
 
 
-@cocotb.test()
-async def prompt_reader(dut):
-    """Tiles back to back."""
-    await compare(dut, seed=1, slowest=0)
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def array_engine_cycles(dut):
+    """Bank 0 is read a cycle after acceptance, tiles are valid after k + C + 3 and every max(k, R, C + 3) cycles."""
+    ctx = await begin(dut, "array_engine")
+    for k in (1, WORD, WORD + 1, 40):
+        words = -(-k // WORD)
+        bench = Bench(ctx, [Matmul(k=k, row_tiles=2, column_tiles=2, a_tile_words=words, w_tile_words=words)] * 3)
+        await bench.run()
+        accepted, interval = bench.accepted[0], max(k, ROWS, COLUMNS + 3)
+        assert bench.last_reads[0] == accepted + 1
+        assert bench.valid[0] == bench.started[0] == accepted + k + COLUMNS + 3
+        assert set(np.diff(bench.started)) == {interval}
+        assert bool(bench.stalled["drain"]) == (k < interval)
+        assert bench.done[-1] == bench.last_reads[-1] + max(ROWS, COLUMNS) - 1
 
 
-@cocotb.test()
-async def slow_reader(dut):
-    """Tiles wait for the reader."""
-    await compare(dut, seed=2, slowest=50)
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def array_engine_follows(dut):
+    """No word that a LOAD has still to write is read; the wait counts as one for DRAM."""
+    ctx = await begin(dut, "array_engine")
+    for follow in ("activation", "weight"):
+        matmul = Matmul(k=4 * WORD, a_base=3, w_base=5, row_tiles=2, column_tiles=2, a_tile_words=4, w_tile_words=4)
+        bench = Bench(ctx, [matmul, matmul], follow=follow)
+        await bench.run()
+        assert bench.stalled["dram"] > 10

@@ -1,17 +1,14 @@
-"""cocotb tests of memories, the row unit and the watchdog; see component_top.py."""
+"""cocotb tests of memories and the watchdog; see component_top.py."""
 
 import random
 
 import cocotb
 import numpy as np
 
-from phonolith.hw import isa
 from phonolith.hw.quiesce import DEADLOCK_CYCLES
-from phonolith.hw.row_unit import row_cycles
 from tests.hw import test_scratchpad
 from tests.hw.cocotb_ports import CONFIG, begin
 from tests.hw.component_top import SRAM_WORDS
-from tests.hw.test_row_unit import CORNERS, expected
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
@@ -54,34 +51,6 @@ async def scratchpad(dut):
             assert ctx.get(getattr(ctx.ports, f"{reader}_read").data) == word
         shown = test_scratchpad.update(ctx, ctx.ports, model, cycle, shown)
         await ctx.tick()
-
-
-@cocotb.test(timeout_time=500, timeout_unit="us")
-async def row_unit(dut):
-    """Corners of both functions, one row and all; the documented cycles."""
-    ctx = await begin(dut, "row_unit")
-    for function in isa.RowFunction:
-        for first in range(0, len(CORNERS), CONFIG.rows):
-            values = CORNERS[first:first + (1 if first % 8 else CONFIG.rows)]
-            await ctx.drive(start=1)
-            await ctx.tick()
-            await ctx.drive(start=0, function=function, rows=len(values), epsilon=first,
-                            factor={"numerator": (1 << 16) - 1, "shift": 31})
-            written, cycles, done = {}, 0, 0
-            while not done:
-                row, = ctx.read("read_row")
-                await ctx.drive(value=values[row] if row < len(values) else 0)
-                write, write_row, result, done = ctx.read("write", "write_row", "result", "done")
-                if write:
-                    written[write_row] = result
-                cycles += 1
-                if not done:
-                    await ctx.tick()
-                    await ctx.settle()
-            assert cycles == row_cycles(CONFIG, function, len(values))
-            for row, value in enumerate(values):
-                m, s = expected(function, (value + first) % (1 << 48), (1 << 16) - 1, 31)
-                assert written[row] == m | s << isa.MULTIPLIER_BITS
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")

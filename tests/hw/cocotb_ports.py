@@ -119,6 +119,10 @@ class Context:
         """Let inputs set in this cycle reach the outputs."""
         await Timer(100, "ps")
 
+    async def pass_cycles(self, count: int) -> None:
+        """Let cycles pass without a look; call it after :meth:`drive`, which ends off the edges."""
+        await Timer(count * PERIOD, "ns")
+
     async def reset(self) -> None:
         """Reset with all inputs zero."""
         for port in leaves(self.ports):

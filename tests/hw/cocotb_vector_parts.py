@@ -8,7 +8,7 @@ from phonolith.hw import isa
 from phonolith.hw.isa import BY_MNEMONIC, VECTOR_CONTROL
 from phonolith.hw.layouts import ADDRESS_BITS
 from tests.hw.cocotb_ports import CONFIG, Context, begin
-from tests.hw.test_vector_engine import shift_round, wrap
+from tests.hw.vector_model import shift_round, wrap
 
 ROWS, COLUMNS = CONFIG.rows, CONFIG.columns
 PLACES = 1 << ADDRESS_BITS

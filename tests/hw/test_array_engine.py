@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from amaranth.back import verilog
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -13,8 +12,6 @@ from amaranth.sim import Simulator
 from phonolith.hw.array_engine import ArrayEngine
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import MATMUL_CONTROL, pack
-from phonolith.hw.row_verilog import row_verilog
-from phonolith.sim.rtl.cocotb_runner import run_cocotb
 
 DEPTH = 24
 
@@ -298,10 +295,3 @@ def test_idle_engine_is_not_busy():
     bench, _, _ = bench_and_memory(4, 4, seed=7)
     record = run(bench, [Matmul(k=3)], 1, delay=lambda: 50)
     assert record.busy == list(range(record.accepted[0] + 1, record.accepted[0] + 1 + 3 + 4 + 4))
-
-
-def test_verilog_under_cocotb(tmp_path, monkeypatch, repository):
-    monkeypatch.syspath_prepend(str(repository))
-    config = machine(8, 8)
-    engine = verilog.convert(ArrayEngine(config=config), name="engine", emit_src=False, strip_internal_attrs=True)
-    assert len(run_cocotb(engine + row_verilog(config), "engine", "tests.hw.cocotb_array", tmp_path)) == 2

@@ -1,26 +1,51 @@
-"""Components as Verilog under cocotb: random stalls on both sides, latency, corners."""
+"""Every component as Verilog under cocotb: random stalls on both sides, latency, corners."""
+
+import pkgutil
+from importlib import import_module
 
 import pytest
+from amaranth.hdl import Elaboratable
 
+from phonolith import hw
+from phonolith.hw.accelerator import Accelerator
 from phonolith.sim.rtl.cocotb_runner import run_cocotb
-from tests.hw.component_top import MACHINES, generate
+from tests.hw.component_top import MACHINES, components, generate
 
 # What each module of benches, tests/hw/cocotb_*.py, holds a bench for.
 BENCHES = {
-    "streams": ("packer", "transposer", "placer", "loop_walker", "burst_splitter", "beat_walker", "unpacker"),
+    "streams": ("packer", "transposer", "placer", "loop_walker", "burst_splitter", "beat_walker", "records",
+                "unpacker"),
     "engines": ("load_engine", "store_engine"),
-    "memories": ("sram", "scratchpad", "row_unit", "watchdog"),
+    "memories": ("sram", "scratchpad", "watchdog"),
+    "arithmetic": ("requantizer", "serial_unit", "row_unit"),
     "program": ("fetch", "sequencer"),
     "host": ("registers", "supervisor", "faults", "history"),
     "vector_parts": ("row_registers", "row_reduction", "row_address", "vector_lane", "vector_issue"),
+    "vector": ("vector_engine",),
+    "array": ("pe", "row", "systolic_array", "tile_walk", "array_engine"),
     "control": ("dispatcher", "semaphores", "address_gate", "read_arbiter"),
 }
+ELSEWHERE = {Accelerator}   # tests/rtl/test_top.py
 
 
 @pytest.fixture(scope="module", params=MACHINES)
 def design(request) -> tuple[str, str]:
     """Top and Verilog of all components of one machine, side by side."""
     return request.param, generate(request.param)
+
+
+def component_classes() -> set[type]:
+    """All components that hw/ defines."""
+    modules = [import_module(f"{hw.__name__}.{module.name}") for module in pkgutil.iter_modules(hw.__path__)]
+    return {kind for module in modules for kind in vars(module).values()
+            if isinstance(kind, type) and issubclass(kind, Elaboratable) and kind.__module__ == module.__name__}
+
+
+@pytest.mark.parametrize("top", MACHINES)
+def test_every_component_has_a_bench(top):
+    built = components(top)
+    assert sorted(name for names in BENCHES.values() for name in names) == sorted(built)
+    assert {type(component) for component in built.values()} | ELSEWHERE == component_classes()
 
 
 @pytest.mark.parametrize("family", BENCHES)
