@@ -2,24 +2,20 @@
 
     python benchmarks/bench_gemm.py
 
-Writes ``docs/results.md`` and ``results/gemm.json``. Every result is compared with the golden model.
+Writes its section of ``docs/results.md``, and ``results/gemm.json``. Every result is compared with the golden model.
 """
 
 import json
 import tomllib
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+
+from page import RESULTS, ROOT, percent, prediction, table, write_section
 
 from phonolith.hw.config import MachineConfig
 from phonolith.sim.bench import bench_gemm
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/results.md"
 PEERS = Path(__file__).with_name("peers.toml")
-# Other machines of ours: array and bits of the bus.
-MACHINES = tuple((array, bits) for array in ("8x8", "8x32", "12x20", "32x32") for bits in (64, 256))
-MACHINES_PRODUCT = (128, 512, 512)
 NOT_MEASURED = "-"
 
 # M, K, N, whether B is row-major along K, DRAM latency.
@@ -38,11 +34,11 @@ def measure(product: Key, config: MachineConfig) -> dict:
     result = bench_gemm(m, k, n, replace(config, dram_latency=latency), transpose_b=transpose_b, explained=True)
     if not result["bit_exact"]:
         raise SystemExit(f"{name(product)} differs from the golden model")
-    (plan,) = result["products"]
-    print(f"{config.array}, {config.bus_bits}-bit bus, {name(product)}: {result['cycles']:,} cycles", flush=True)
-    return {"array": config.array, "bus_bits": config.bus_bits, "product": product, "cycles": result["cycles"],
-            "utilisation": result["utilisation"], "predicted": plan["predicted_cycles"], "bound": plan["bound"],
-            "roofline": plan["roofline"], "engines": result["engines"]}
+    (operator,) = result["operators"]
+    print(f"{name(product)}: {result['cycles']:,} cycles", flush=True)
+    return {"product": product, "cycles": result["cycles"], "utilisation": result["utilisation"],
+            "predicted": result["predicted_cycles"], "bound": operator["bound"], "roofline": operator["roofline"],
+            "engines": result["engines"]}
 
 
 def name(product: Key) -> str:
@@ -50,16 +46,6 @@ def name(product: Key) -> str:
     m, k, n, transpose_b, latency = product
     special = f", latency {latency}" if latency != MachineConfig().dram_latency else ""
     return f"{m}x{k}x{n}{' `--transpose-b`' if transpose_b else ''}{special}"
-
-
-def percent(fraction: float) -> str:
-    """Return a percentage."""
-    return f"{100 * fraction:.2f} %"
-
-
-def difference(result: dict) -> str:
-    """Say how far a prediction is from the measurement."""
-    return f"{result['predicted']:,} ({result['predicted'] / result['cycles'] - 1:+.2%})"
 
 
 def bound(result: dict) -> str:
@@ -75,57 +61,38 @@ def theirs(machine: dict, product: Key) -> str:
     return ", ".join(shares + cycles) or NOT_MEASURED
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return the lines of a table."""
-    columns = list(header)
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
-
-
 def beside_peers(results: list[dict], machines: list[dict]) -> list[str]:
     """Return the table of our default machine and of others."""
-    rows = [[name(result["product"]), f"{result['cycles']:,}", percent(result["utilisation"]), difference(result),
+    rows = [[name(result["product"]), f"{result['cycles']:,}", percent(result["utilisation"]), prediction(result),
              bound(result), *(theirs(machine, result["product"]) for machine in machines)] for result in results]
     return table(["M x K x N", "cycles", "utilisation", "predicted", "bound by",
                   *(machine["name"] for machine in machines)], rows)
 
 
-def on_machines(results: list[dict]) -> list[str]:
-    """Return the table of one product on several machines."""
-    return table(["array", "bus", "cycles", "utilisation", "predicted", "bound by"], (
-        [result["array"], f"{result['bus_bits']} bits", f"{result['cycles']:,}", percent(result["utilisation"]),
-         difference(result), bound(result)] for result in results))
-
-
-def page(results: list[dict], elsewhere: list[dict], machines: list[dict]) -> str:
-    """Return the text of the page."""
+def section(results: list[dict], machines: list[dict]) -> str:
+    """Return the text of the section."""
     config = MachineConfig()
     lines = [
-        "# Results", "", "Written by `benchmarks/bench_gemm.py` (`make benchmarks`); do not edit.", "",
-        "## Single products", "",
         f"Ours: {config.array}, int8, {config.bus_bits}-bit bus, DRAM latency {config.dram_latency} unless said, "
         f"{config.sram_bytes:,} bytes of SRAM (configuration `{config.hash}`). Cycles on RTL under Verilator, from the "
         "start command to the last result in DRAM, program fetch included; every result equals the golden model's. "
-        "*Predicted* is the compiler's own figure and its distance, *bound by* the unit that the plan keeps busy "
-        "longest and for how many cycles (`phonolith bench gemm M K N --explain`).", "",
+        "*Predicted* is the timing model's figure and its distance, *bound by* the unit that is needed longest and for "
+        "how many cycles (`phonolith bench gemm M K N --explain`).", "",
         *beside_peers(results, machines), "",
         "The others (`benchmarks/peers.toml`); utilisation with their own tiling, and by hand:", "",
         *(f"- **{each['name']}** {each['version']}: {each['provenance']} ({each['tool']}; {each['date']}). "
-          f"{each['configuration']}." for each in machines), "",
-        "## Other machines", "", f"{'x'.join(map(str, MACHINES_PRODUCT))}, latency {config.dram_latency}.", "",
-        *on_machines(elsewhere)]
+          f"{each['configuration']}." for each in machines)]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure, and write page and figures."""
+    """Measure, and write section and figures."""
     machines = tomllib.loads(PEERS.read_text())["machine"]
     products = list(dict.fromkeys(key(product) for machine in machines for product in machine["product"]))
     results = [measure(product, MachineConfig()) for product in products]
-    everywhere: Key = (*MACHINES_PRODUCT, False, MachineConfig().dram_latency)
-    elsewhere = [measure(everywhere, MachineConfig.load(array=array, bus_bits=bits)) for array, bits in MACHINES]
-    PAGE.write_text(page(results, elsewhere, machines))
+    write_section(Path(__file__).name, section(results, machines), RESULTS)
     (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results/gemm.json").write_text(json.dumps({"products": results, "machines": elsewhere}, indent=1) + "\n")
+    (ROOT / "results/gemm.json").write_text(json.dumps({"products": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
