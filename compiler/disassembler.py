@@ -134,6 +134,13 @@ def trace(words: np.ndarray, arguments: tuple[int, ...] = ()) -> list[Resolved]:
 
 def issue_all(words: np.ndarray, arguments: tuple[int, ...]) -> Iterator[Resolved]:
     """Yield the engine instructions of a program with operands resolved, up to END."""
+    for position, instruction, values in executed(words, arguments):
+        if instruction.queue is not Queue.SEQUENCER:
+            yield resolved(position, instruction, int(words[position]), values)
+
+
+def executed(words: np.ndarray, arguments: tuple[int, ...]) -> Iterator[tuple[int, Instruction, dict[str, int]]]:
+    """Yield (index of the header, instruction, operands by name) in the order of execution, END included."""
     registers = [0, *arguments] + [0] * (isa.REGISTERS - 1 - len(arguments))
     position = 1
     while True:
@@ -141,10 +148,9 @@ def issue_all(words: np.ndarray, arguments: tuple[int, ...]) -> Iterator[Resolve
         following = position + 1 + len(instruction.operands)
         values = {o.name: resolve(o.kind, int(words[position + 1 + i]), registers)
                   for i, o in enumerate(instruction.operands)}
+        yield position, instruction, values
         if instruction.mnemonic == "END":
             return
-        if instruction.queue is not Queue.SEQUENCER:
-            yield resolved(position, instruction, int(words[position]), values)
         position = sequence(instruction.mnemonic, values, registers, following)
 
 

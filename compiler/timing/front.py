@@ -55,52 +55,106 @@ def bits(mask: int) -> list[int]:
     return [bit for bit in range(isa.SEMAPHORES) if mask >> bit & 1]
 
 
+class Stream:
+    """What fetch reads from one place on, up to a jump.
+
+    Attributes
+    ----------
+    first, asked : int
+        The beat of the program with which it begins, and beats asked for.
+    beats : Times
+        The cycles in which beats arrive.
+    read : int
+        Beats that the sequencer has taken whole.
+    stale : bool
+        What still arrives is dropped.
+    """
+
+    def __init__(self, fetch: "Fetch", first: int):
+        self.fetch = fetch
+        self.first = first
+        self.asked = self.read = 0
+        self.beats = Times(fetch.clock)
+        self.stale = False
+
+    def receive(self, start: int, beats: int) -> None:
+        """Buffer or drop a burst whose first beat arrives in cycle ``start``."""
+        times = self.fetch.freed if self.stale else self.beats
+        for beat in range(beats):
+            times.post(start + beat)
+        self.fetch.channel.ends.post(start + beats - 1)
+
+
 class Fetch:
     """Reads the program ahead, a burst at a time, while the buffer has room.
 
     Attributes
     ----------
-    beats, read : Times
-        The cycles in which beats arrive, and in which the sequencer takes their last words.
+    stream : Stream
+        What is read now.
+    freed : Times
+        The cycles in which the room of a beat becomes free, for beats in the order of their request.
     stopped : int or None
         The first cycle in which nothing is asked for any more.
     """
 
-    def __init__(self, clock: Clock, channel: ReadChannel):
+    def __init__(self, clock: Clock, channel: ReadChannel, first: int):
         self.clock = clock
         self.channel = channel
-        self.beats, self.read = Times(clock), Times(clock)
+        self.freed = Times(clock)
         self.stopped: int | None = None
+        self.stream, self.start = Stream(self, first), FIRST_REQUEST
         clock.start(self.requests())
 
     def requests(self) -> Process:
-        """Ask for bursts."""
-        asked, cycle = 0, FIRST_REQUEST
+        """Ask for bursts, which end at multiples of their size."""
+        asked, cycle = 0, 0
         while True:
-            freed = asked + BURST_BEATS - BUFFER_BEATS - 1
-            while len(self.read) <= freed:
-                yield self.read
-            if freed >= 0:
-                cycle = max(cycle, self.read[freed] + 1)
-            yield self.clock.at(cycle)
+            stream = self.stream
+            length = BURST_BEATS - (stream.first + stream.asked) % BURST_BEATS
+            leaving = asked + length - BUFFER_BEATS
+            while len(self.freed) < leaving:
+                yield self.freed
+            cycle = max(cycle, self.start, self.freed[leaving - 1] + 1 if leaving > 0 else 0)
+            yield self.clock.at(cycle, FETCH_RANK)
             if self.stopped is not None and cycle >= self.stopped:
                 return
-            cycle = yield from self.channel.request(cycle + 1, FETCH_RANK, BURST_BEATS, self)
-            asked += BURST_BEATS
+            if self.stream is stream:
+                asked += length
+                stream.asked += length
+                cycle = yield from self.channel.request(cycle + 1, FETCH_RANK, length, stream)
 
-    def receive(self, start: int, beats: int) -> None:
-        """Buffer a burst whose first beat arrives in cycle ``start``."""
-        for beat in range(beats):
-            self.beats.post(start + beat)
-        self.channel.ends.post(start + beats - 1)
+    def take(self, cycle: int) -> None:
+        """Let the sequencer take the last word of a beat."""
+        self.stream.read += 1
+        self.freed.post(cycle)
+
+    def jump(self, cycle: int, beat: int) -> None:
+        """Go on elsewhere; ``cycle`` is the current one."""
+        old = self.stream
+        old.stale = True
+        self.stream, self.start = Stream(self, beat), cycle + 1
+        for arrival in old.beats[old.read:]:
+            self.freed.post(max(arrival, cycle))
 
 
 @dataclass(frozen=True)
 class Item:
-    """One instruction as the sequencer sees it: its words, and the queue they go to (None: its own)."""
+    """One instruction as the sequencer sees it.
 
+    Attributes
+    ----------
+    position, words : int
+        Its first word in the program, and their number.
+    queue : Queue
+    target : int or None
+        Where a branch that is taken leads.
+    """
+
+    position: int
     words: int
-    queue: Queue | None
+    queue: Queue
+    target: int | None = None
 
 
 class QueueTimes:
@@ -121,41 +175,53 @@ class QueueTimes:
 
 
 class Sequencer:
-    """Takes a word per cycle and passes those of engine instructions on."""
+    """Takes a word per cycle and passes those of engine instructions on.
 
-    def __init__(self, clock: Clock, items: list[Item], fetch: Fetch, queues: dict[Queue, QueueTimes],
+    ``address``: of the program's first word, in words.
+    """
+
+    def __init__(self, clock: Clock, items: list[Item], fetch: Fetch, queues: dict[Queue, QueueTimes], address: int,
                  config: MachineConfig):
+        self.clock = clock
         self.items = items
         self.fetch = fetch
         self.queues = queues
+        self.address = address
         self.beat_words = config.bus_bits // 32
         self.end = 0
         clock.start(self.run())
 
     def run(self) -> Process:
         """Go through the program; ``end`` is the first cycle in which it can end, and in which fetch stops."""
-        cycle, word = FIRST_WORD, 0
+        cycle = FIRST_WORD
         for item in self.items:
-            queue = self.queues.get(item.queue) if item.queue else None
-            for _ in range(item.words):
-                if word % self.beat_words == 0:
-                    cycle = max(cycle, (yield from self.beat(word // self.beat_words)))
-                if queue:
-                    cycle = max(cycle, (yield from queue.room(len(queue.pushed))))
-                    queue.pushed.post(cycle)
-                word += 1
-                if word % self.beat_words == 0:
-                    self.fetch.read.post(cycle)
-                cycle += 1
-            cycle += item.queue is None and item.words > 1
+            cycle = yield from self.words(item, cycle)
+            if item.target is not None:
+                yield self.clock.at(cycle)
+                self.fetch.jump(cycle, (self.address + item.target) // self.beat_words)
+            cycle += item.queue is Queue.SEQUENCER and item.words > 1
         self.end = self.fetch.stopped = cycle
 
-    def beat(self, number: int) -> Process:
-        """Return the first cycle in which a word of a beat is there."""
-        beats = self.fetch.beats
-        while len(beats) <= number:
-            yield beats
-        return beats[number] + BUFFER_CYCLES
+    def words(self, item: Item, cycle: int) -> Process:
+        """Take an instruction's words; return the cycle behind the last."""
+        queue = self.queues.get(item.queue)
+        for word in range(self.address + item.position, self.address + item.position + item.words):
+            cycle = max(cycle, (yield from self.word(word)))
+            if queue:
+                cycle = max(cycle, (yield from queue.room(len(queue.pushed))))
+                queue.pushed.post(cycle)
+            if (word + 1) % self.beat_words == 0:
+                self.fetch.take(cycle)
+            cycle += 1
+        return cycle
+
+    def word(self, number: int) -> Process:
+        """Return the first cycle in which a word is there."""
+        stream = self.fetch.stream
+        beat = number // self.beat_words - stream.first
+        while len(stream.beats) <= beat:
+            yield stream.beats
+        return stream.beats[beat] + BUFFER_CYCLES
 
 
 class Dispatcher:

@@ -5,12 +5,16 @@ from phonolith.compiler.timing.array import ArrayEngine, Chain
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.dma import DmaEngine
 from phonolith.compiler.timing.packing import Packer, Placer
-from phonolith.compiler.timing.read_channel import LOAD_RANK, ReadChannel
-from phonolith.compiler.timing.vector_ports import VectorPorts
+from phonolith.compiler.timing.read_channel import LAST_RANK, LOAD_RANK, ReadChannel
+from phonolith.compiler.timing.vector import VectorEngine
 from phonolith.compiler.timing.walks import Segment
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Queue
 from phonolith.hw.load_engine import QUEUED
+from phonolith.hw.segments import BURST_BEATS
+
+# More cycles than a burst of 64 beats takes; LOAD goes step by step when VECTOR may write to its memory within these.
+HORIZON = 4 * BURST_BEATS
 
 
 class LoadEngine(DmaEngine):
@@ -26,11 +30,12 @@ class LoadEngine(DmaEngine):
     queued = QUEUED
 
     def __init__(self, clock: Clock, instructions: list[Resolved], tokens: list[Times], channel: ReadChannel,
-                 ports: VectorPorts, array: ArrayEngine, config: MachineConfig):
+                 vector: VectorEngine, array: ArrayEngine, config: MachineConfig):
         super().__init__(clock, instructions, tokens, config)
         self.channel = channel
         self.array = array
-        self.placer = Placer(config, ports)
+        self.vector = vector
+        self.placer = Placer(config, vector.ports)
         self.packer = Packer(config, self.placer)
         self.offers, self.ends = Times(clock), Times(clock)
         self.bursts = 0
@@ -69,11 +74,14 @@ class LoadEngine(DmaEngine):
             while len(self.offers) <= burst:
                 yield self.offers
             arrival = self.offers[burst]
+            careful = self.vector.may_write(self.placer.target, HORIZON + HORIZON // BURST_BEATS * beats)
             while beats:
                 kept, _, ends_beat = steps[place]
                 place += 1
                 final = place == len(steps)
                 cycle = max(cycle + 1, arrival, packer.ready)
+                if careful:
+                    yield self.clock.at(cycle, LAST_RANK)
                 packer.take(cycle, kept, final and segment.row_last, final and last)
                 if ends_beat:
                     beats -= 1

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phonolith.compiler.disassembler import Resolved, instruction_at, trace
+from phonolith.compiler.costs import PROGRAM_WORD_BYTES
+from phonolith.compiler.disassembler import Resolved, branches, executed, trace
 from phonolith.compiler.timing.array import ArrayEngine
 from phonolith.compiler.timing.clock import Clock, Times
 from phonolith.compiler.timing.dma import DmaEngine
@@ -52,10 +53,23 @@ class Timing:
     instructions: tuple[Timed, ...]
 
 
-def predict(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...] = ()) -> Timing:
-    """Return the timing of a program (uint32 words) without branches on a machine, run with these arguments.
+def predict(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...] = (), address: int = 0) -> Timing:
+    """Return the timing of a program on a machine.
 
-    PhonolithError ``cannot-predict`` for a program with branches, ``deadlock`` for one that never ends.
+    Parameters
+    ----------
+    words : numpy.ndarray
+        uint32.
+    config : MachineConfig
+    arguments : tuple of int
+        With which it is run.
+    address : int
+        Where it lies in DRAM: how it is fetched depends on its place in bursts.
+
+    Raises
+    ------
+    PhonolithError
+        ``deadlock`` for a program that never ends.
     """
     instructions = trace(words, arguments)
     clock = Clock()
@@ -63,11 +77,12 @@ def predict(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...]
     channel = ReadChannel(clock, config)
     vector = VectorEngine(clock, instructions, tokens, config)
     array = ArrayEngine(clock, instructions, tokens, vector, config)
-    load = LoadEngine(clock, instructions, tokens, channel, vector.ports, array, config)
+    load = LoadEngine(clock, instructions, tokens, channel, vector, array, config)
     store = StoreEngine(clock, instructions, tokens, vector.ports, config)
     engines: dict[Queue, Engine] = {each.queue: each for each in (load, array, vector, store)}
     queues = {queue: QueueTimes(clock, config.queue_words) for queue in engines}
-    sequencer = Sequencer(clock, items(words), Fetch(clock, channel), queues, config)
+    fetch = Fetch(clock, channel, address // config.bus_bytes)
+    sequencer = Sequencer(clock, items(words, arguments), fetch, queues, address // PROGRAM_WORD_BYTES, config)
     for queue, engine in engines.items():
         Dispatcher(clock, queues[queue], engine)
     clock.run()
@@ -77,19 +92,12 @@ def predict(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...]
     return Timing(max(sequencer.end, array.idle, *ends) + 1, timed(instructions, engines))
 
 
-def items(words: np.ndarray) -> list[Item]:
+def items(words: np.ndarray, arguments: tuple[int, ...]) -> list[Item]:
     """Return the instructions of a program as the sequencer sees them, behind the configuration's word."""
-    found, position = [Item(1, None)], 1
-    while position < len(words):
-        instruction = instruction_at(words, position)
-        if instruction.mnemonic.startswith("BRANCH"):
-            raise PhonolithError("cannot-predict", f"word {position} is a branch: the timing model follows "
-                                 "straight-line programs only.", "Run the program on the RTL.")
-        size = 1 + len(instruction.operands)
-        found.append(Item(size, None if instruction.queue is Queue.SEQUENCER else instruction.queue))
-        position += size
-        if instruction.mnemonic == "END":
-            break
+    found = [Item(0, 1, Queue.SEQUENCER)]
+    for position, instruction, values in executed(words, arguments):
+        target = values["target"] if branches(instruction.mnemonic, values) else None
+        found.append(Item(position, 1 + len(instruction.operands), instruction.queue, target))
     return found
 
 

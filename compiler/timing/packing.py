@@ -48,8 +48,8 @@ class Placer:
     def write(self, cycle: int) -> int:
         """Return when a unit that is offered from ``cycle`` on is written."""
         if self.target == Target.ACTIVATION:
-            taken = self.ports.activation.at(cycle)
-            cycle += taken is not None and cycle - taken == self.bank
+            while self.ports.activation.at(cycle) == cycle - self.bank:
+                cycle += 1
         elif self.target == Target.SCRATCHPAD:
             cycle = self.ports.writes[self.ports.bank(self.address)].free_from(cycle)
         elif self.target == Target.TABLE and self.entry < 256:

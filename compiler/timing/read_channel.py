@@ -6,7 +6,7 @@ from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.hw.config import MachineConfig
 
 # Who goes first when both ask in the same cycle.
-HELD_RANK, FETCH_RANK, LOAD_RANK, DATA_RANK = 0, 1, 2, 3
+HELD_RANK, FETCH_RANK, LOAD_RANK, LAST_RANK = 0, 1, 2, 3
 
 
 class Receiver(Protocol):
@@ -69,7 +69,7 @@ class ReadChannel:
                 yield self.bursts
             available, beats, receiver = self.bursts[number]
             start = max(available, free)
-            yield self.clock.at(start, DATA_RANK)
+            yield self.clock.at(start, LAST_RANK)
             receiver.receive(start, beats)
             while len(self.ends) <= number:
                 yield self.ends

@@ -3,13 +3,13 @@
 from phonolith.compiler.disassembler import Resolved
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.dma import DmaEngine
+from phonolith.compiler.timing.read_channel import LAST_RANK
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.compiler.timing.walks import Segment
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Queue
 from phonolith.hw.store_engine import QUEUED
 
-STORE_RANK = 3
 # Cycles from a step to the beat that it completes.
 BEAT_CYCLES = 2
 
@@ -76,7 +76,7 @@ class StoreEngine(DmaEngine):
         """Read a scratchpad word when VECTOR leaves its bank free; return the cycle."""
         port = self.ports.reads[self.ports.bank(address)]
         while True:
-            yield self.clock.at(cycle, STORE_RANK)
+            yield self.clock.at(cycle, LAST_RANK)
             free = port.free_from(cycle)
             if free == cycle:
                 return cycle

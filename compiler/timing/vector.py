@@ -1,13 +1,20 @@
 """Timing of the array and of the vector engine behind it."""
 
+from bisect import bisect_left
+
 from phonolith.compiler.disassembler import Resolved
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Queue, Reduce, RowFunction, Source
+from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target
 from phonolith.hw.row_unit import row_cycles
 from phonolith.hw.vector_engine import REDUCE_STAGE, WRITE_STAGE
+
+# Memories that LOAD writes, too, as targets of LOAD and destinations of VECTOR.
+SHARED = {Target.ACTIVATION: Destination.ACTIVATION, Target.SCRATCHPAD: Destination.SCRATCHPAD}
+# Every instruction but the empty ones takes at least so long.
+LEAST_CYCLES = 1 + WRITE_STAGE
 
 
 class VectorEngine(Engine):
@@ -28,7 +35,16 @@ class VectorEngine(Engine):
         self.config = config
         self.ports = VectorPorts(config)
         self.tiles, self.started = Times(clock), Times(clock)
+        self.writers = {target: [number for number, each in enumerate(self.instructions)
+                                 if each.control.get("destination") == destination]
+                        for target, destination in SHARED.items()}
         clock.start(self.run())
+
+    def may_write(self, target: Target, cycles: int) -> bool:
+        """Tell whether a memory may be written in the next cycles by an instruction that is still to come."""
+        writers = self.writers.get(target, [])
+        following = bisect_left(writers, len(self.done))
+        return following < len(writers) and (writers[following] - len(self.done)) * LEAST_CYCLES < cycles
 
     def run(self) -> Process:
         """Execute the instructions."""
@@ -53,13 +69,13 @@ class VectorEngine(Engine):
             return cycle
         for row in range(0, rows, self.config.rows):
             count = min(self.config.rows, rows - row)
-            for _ in range(chunks):
+            for chunk in range(chunks):
                 if control["source"] == Source.DRAIN:
                     while len(self.tiles) <= len(self.started):
                         yield self.tiles
                     cycle = max(cycle, self.tiles[len(self.started)])
                     self.started.post(cycle)
-                self.ports.use(operands, control, row, cycle, count)
+                self.ports.use(operands, control, row, chunk, cycle, count)
                 cycle += count
         return cycle - 1 + pipeline_cycles(instruction)
 

@@ -1,7 +1,8 @@
 """Which memory ports the vector engine uses when: it goes first, LOAD and STORE wait."""
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Source
+from phonolith.hw.isa import Destination, Source, Width
+from phonolith.hw.layouts import ADDRESS_BITS
 from phonolith.hw.scratchpad import BANKS
 from phonolith.hw.vector_engine import RESIDUAL_STAGE, WRITE_STAGE
 
@@ -51,21 +52,31 @@ class VectorPorts:
 
     def bank(self, address: int) -> int:
         """Return the scratchpad bank of a word."""
-        return int(address >= self.config.scratch_bank_depth)
+        return int(address % (1 << ADDRESS_BITS) >= self.config.scratch_bank_depth)
 
-    def use(self, operands: dict[str, int], control: dict[str, int], row: int, start: int, count: int) -> None:
-        """Enter ``count`` rows, the first of which is ``row`` and comes in cycle ``start``."""
+    def use(self, operands: dict[str, int], control: dict[str, int], row: int, chunk: int, start: int,
+            count: int) -> None:
+        """Enter ``count`` rows of a chunk, the first of which is ``row`` and comes in cycle ``start``."""
+        half = chunk // 2
         if control["source"] == Source.SCRATCHPAD:
-            self.enter(self.reads, operands, "source", row, start, count)
+            offset = chunk if control["source_width"] == Width.INT16 else half
+            self.enter(self.reads, operands, "source", row, offset, start, count)
         if control["residual"]:
-            self.enter(self.reads, operands, "residual", row, start + RESIDUAL_STAGE, count)
+            self.enter(self.reads, operands, "residual", row, chunk, start + RESIDUAL_STAGE, count)
         if control["destination"] == Destination.SCRATCHPAD:
-            self.enter(self.writes, operands, "destination", row, start + WRITE_STAGE, count)
+            offset = half if control["destination_byte"] else chunk
+            self.enter(self.writes, operands, "destination", row, offset, start + WRITE_STAGE, count)
         if control["destination"] == Destination.ACTIVATION:
             self.activation.ranges.append((start + WRITE_STAGE, start + WRITE_STAGE + count))
 
-    def enter(self, ports: list[Taken], operands: dict[str, int], name: str, row: int, start: int,
+    def enter(self, ports: list[Taken], operands: dict[str, int], name: str, row: int, offset: int, start: int,
               count: int) -> None:
-        """Enter the use of one port."""
-        address = operands[f"{name}_base"] + row * operands[f"{name}_pitch"]
-        ports[self.bank(address)].ranges.append((start, start + count))
+        """Enter the use of one port, bank by bank."""
+        pitch = operands[f"{name}_pitch"]
+        address = operands[f"{name}_base"] + row * pitch + offset
+        banks = [self.bank(address), self.bank(address + (count - 1) * pitch)]
+        if banks[0] == banks[1] and (count - 1) * pitch < self.config.scratch_bank_depth:
+            ports[banks[0]].ranges.append((start, start + count))
+            return
+        for index in range(count):
+            ports[self.bank(address + index * pitch)].ranges.append((start + index, start + index + 1))

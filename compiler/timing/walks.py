@@ -39,18 +39,28 @@ class Cutter:
 
     def __init__(self, config: MachineConfig):
         self.bus, self.step = config.bus_bytes, config.dma_bytes
+        self.known_steps: dict[tuple[int, int], list[tuple[int, int, bool]]] = {}
 
     def bursts(self, segment: Segment) -> list[int]:
         """Return the beats of each burst of a segment: bursts end at multiples of 64 beats."""
         first, end = segment.address // self.bus, (segment.address + segment.size - 1) // self.bus + 1
-        bounds = [first, *range(first - first % BURST_BEATS + BURST_BEATS, end, BURST_BEATS), end]
+        most = BURST_BEATS - first % BURST_BEATS
+        if end - first <= most:
+            return [end - first]
+        bounds = [first, *range(first + most, end, BURST_BEATS), end]
         return [high - low for low, high in zip(bounds, bounds[1:], strict=False)]
 
     def steps(self, segment: Segment) -> list[tuple[int, int, bool]]:
         """Return (bytes, unused bytes behind them, whether the step ends a beat) of each step of a segment."""
-        low, high = segment.address, segment.address + segment.size
+        place = segment.address % self.bus, segment.size
+        if place not in self.known_steps:
+            self.known_steps[place] = self.cut(*place)
+        return self.known_steps[place]
+
+    def cut(self, low: int, size: int) -> list[tuple[int, int, bool]]:
+        """Return the steps of ``size`` bytes from byte ``low`` of a beat on."""
+        high, parts = low + size, self.bus // self.step
         first, last = low // self.step, (high - 1) // self.step
-        parts = self.bus // self.step
         steps = []
         for step in range(first, last + 1):
             end = (step + 1) * self.step

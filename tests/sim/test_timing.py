@@ -14,6 +14,10 @@ from phonolith.compiler.timing.model import predict
 from phonolith.hw.config import MachineConfig
 from phonolith.sim.bench import weight_product
 from phonolith.sim.ladder import execute_rtl, machine
+from phonolith.sim.program_case import initial_state
+from phonolith.sim.program_check import fill_rtl
+from phonolith.sim.random_programs import random_program
+from phonolith.sim.rtl.run import RtlMachine
 
 DEFAULT, SMALL = MachineConfig(), MachineConfig(rows=8, columns=8)
 OTHERS = [(array, bits) for array in ("8x8", "8x32", "12x20", "32x32") for bits in (64, 256)]
@@ -71,6 +75,17 @@ def test_random_graphs(config):
         program = compile_graph(graph, timed, len(inputs["x"]))
         cycles = execute_rtl(program, program.image(inputs), machine(timed)).cycles
         assert predict(program.words, timed).cycles == cycles, seed
+
+
+def test_random_programs():
+    """Programs that no compiler made: branches, ports in conflict, empty loops, any address."""
+    rtl = RtlMachine(SMALL)
+    for seed in range(100):
+        case = random_program(seed, SMALL)
+        rtl.reset()
+        fill_rtl(initial_state(case, SMALL), rtl)
+        cycles = rtl.run(case.memory(), case.program_address, case.arguments).cycles
+        assert predict(case.words, SMALL, case.arguments, case.program_address).cycles == cycles, seed
 
 
 @pytest.mark.slow
