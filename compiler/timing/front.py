@@ -94,6 +94,10 @@ class Fetch:
         What is read now.
     freed : Times
         The cycles in which the room of a beat becomes free, for beats in the order of their request.
+    accepted : Times
+        The cycles in which bursts go out.
+    asked, offered : int
+        Beats and bursts asked for.
     stopped : int or None
         The first cycle in which nothing is asked for any more.
     """
@@ -101,28 +105,29 @@ class Fetch:
     def __init__(self, clock: Clock, channel: ReadChannel, first: int):
         self.clock = clock
         self.channel = channel
-        self.freed = Times(clock)
+        self.freed, self.accepted = Times(clock), Times(clock)
         self.stopped: int | None = None
-        self.stream, self.start = Stream(self, first), FIRST_REQUEST
-        clock.start(self.requests())
+        self.asked = self.offered = 0
+        self.stream = Stream(self, first)
+        clock.start(self.requests(self.stream, FIRST_REQUEST))
 
-    def requests(self) -> Process:
-        """Ask for bursts, which end at multiples of their size."""
-        asked, cycle = 0, 0
+    def requests(self, stream: Stream, cycle: int) -> Process:
+        """Ask for the bursts of a stream, which end at multiples of their size, from ``cycle`` on."""
         while True:
-            stream = self.stream
             length = BURST_BEATS - (stream.first + stream.asked) % BURST_BEATS
-            leaving = asked + length - BUFFER_BEATS
-            while len(self.freed) < leaving:
-                yield self.freed
-            cycle = max(cycle, self.start, self.freed[leaving - 1] + 1 if leaving > 0 else 0)
+            leaving = self.asked + length - BUFFER_BEATS
+            for times, number in ((self.freed, leaving), (self.accepted, self.offered)):
+                while len(times) < number:
+                    yield times
+                cycle = max(cycle, times[number - 1] + (times is self.freed) if number > 0 else 0)
             yield self.clock.at(cycle, FETCH_RANK)
-            if self.stopped is not None and cycle >= self.stopped:
+            if stream.stale or self.stopped is not None and cycle >= self.stopped:
                 return
-            if self.stream is stream:
-                asked += length
-                stream.asked += length
-                cycle = yield from self.channel.request(cycle + 1, FETCH_RANK, length, stream)
+            self.asked += length
+            stream.asked += length
+            self.offered += 1
+            cycle = yield from self.channel.request(cycle + 1, FETCH_RANK, length, stream)
+            self.accepted.post(cycle)
 
     def take(self, cycle: int) -> None:
         """Let the sequencer take the last word of a beat."""
@@ -133,7 +138,8 @@ class Fetch:
         """Go on elsewhere; ``cycle`` is the current one."""
         old = self.stream
         old.stale = True
-        self.stream, self.start = Stream(self, beat), cycle + 1
+        self.stream = Stream(self, beat)
+        self.clock.start(self.requests(self.stream, cycle + 1))
         for arrival in old.beats[old.read:]:
             self.freed.post(max(arrival, cycle))
 
