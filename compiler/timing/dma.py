@@ -116,7 +116,7 @@ class DmaEngine(Engine):
                 accepted = max(accepted + 1, final)
                 self.closing.post(accepted)
                 final = self.move_nothing(number, accepted + 1)
-            self.finish(instruction, final)
+            self.complete(instruction, (yield from self.finish(instruction, final)))
 
     def ask(self, cycle: int, beats: int) -> Process:
         """Offer a burst's address from ``cycle`` on; return the cycle in which it is accepted."""
@@ -134,6 +134,6 @@ class DmaEngine(Engine):
         """Pass on an instruction without segments, in ``cycle`` at the earliest; return the cycle."""
         raise NotImplementedError
 
-    def finish(self, instruction: Resolved, final: int) -> None:
-        """End an instruction whose last step is taken in cycle ``final``."""
+    def finish(self, instruction: Resolved, final: int) -> Process:
+        """Return the cycle in which an instruction completes whose last step is taken in cycle ``final``."""
         raise NotImplementedError

@@ -79,10 +79,26 @@ class Stream:
 
     def receive(self, start: int, beats: int) -> None:
         """Buffer or drop a burst whose first beat arrives in cycle ``start``."""
-        times = self.fetch.freed if self.stale else self.beats
-        for beat in range(beats):
-            times.post(start + beat)
+        if self.fetch.channel.slots.shared:
+            self.fetch.clock.start(self.share(start, beats))
+            return
+        for cycle in range(start, start + beats):
+            self.arrive(cycle)
         self.fetch.channel.ends.post(start + beats - 1)
+
+    def share(self, cycle: int, beats: int) -> Process:
+        """Receive a burst beat by beat, as the memory offers them from ``cycle`` on."""
+        slots = self.fetch.channel.slots
+        for _ in range(beats):
+            cycle = yield from slots.offer(cycle)
+            slots.move("read", cycle)
+            self.arrive(cycle)
+            cycle += 1
+        self.fetch.channel.ends.post(cycle - 1)
+
+    def arrive(self, cycle: int) -> None:
+        """Buffer or drop a beat."""
+        (self.fetch.freed if self.stale else self.beats).post(cycle)
 
 
 class Fetch:

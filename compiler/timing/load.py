@@ -67,16 +67,20 @@ class LoadEngine(DmaEngine):
     def move(self, number: int, index: int, segment: Segment, steps: list[tuple[int, int, bool]],
              cycle: int) -> Process:
         """Take the beats of a segment."""
-        place, packer = 0, self.packer
+        place, packer, shared = 0, self.packer, self.channel.slots.shared
         last = index == len(self.segments[number]) - 1
         for beats in self.cutter.bursts(segment):
             burst = len(self.ends)
             while len(self.offers) <= burst:
                 yield self.offers
             arrival = self.offers[burst]
-            careful = self.vector.may_write(self.placer.target, HORIZON + HORIZON // BURST_BEATS * beats)
+            careful = shared or self.vector.may_write(self.placer.target, HORIZON + HORIZON // BURST_BEATS * beats)
+            begins_beat = True
             while beats:
                 kept, _, ends_beat = steps[place]
+                if shared and begins_beat:
+                    arrival = yield from self.channel.slots.offer(arrival)
+                begins_beat = ends_beat
                 place += 1
                 final = place == len(steps)
                 cycle = max(cycle + 1, arrival, packer.ready)
@@ -86,6 +90,7 @@ class LoadEngine(DmaEngine):
                 if ends_beat:
                     beats -= 1
                     arrival = cycle + 1
+                    self.channel.slots.move("read", cycle)
             self.ends.post(cycle)
             self.channel.ends.post(cycle)
         return cycle
@@ -96,7 +101,8 @@ class LoadEngine(DmaEngine):
         self.packer.null(cycle)
         return cycle
 
-    def finish(self, instruction: Resolved, final: int) -> None:
-        """Complete with the last write."""
+    def finish(self, instruction: Resolved, final: int) -> Process:
+        """Return the cycle of the last write."""
+        yield from ()
         self.placer.finish()
-        self.complete(instruction, self.placer.last)
+        return self.placer.last

@@ -78,7 +78,7 @@ def predict(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...]
     vector = VectorEngine(clock, instructions, tokens, config)
     array = ArrayEngine(clock, instructions, tokens, vector, config)
     load = LoadEngine(clock, instructions, tokens, channel, vector, array, config)
-    store = StoreEngine(clock, instructions, tokens, vector.ports, config)
+    store = StoreEngine(clock, instructions, tokens, vector.ports, channel.slots, config)
     engines: dict[Queue, Engine] = {each.queue: each for each in (load, array, vector, store)}
     queues = {queue: QueueTimes(clock, config.queue_words) for queue in engines}
     fetch = Fetch(clock, channel, address // config.bus_bytes)

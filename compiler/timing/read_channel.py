@@ -9,6 +9,34 @@ from phonolith.hw.config import MachineConfig
 HELD_RANK, FETCH_RANK, LOAD_RANK, LAST_RANK = 0, 1, 2, 3
 
 
+class BeatSlots:
+    """Who moves a beat when, where reads and writes share one beat per cycle (``dram_shared``).
+
+    They may still meet in a cycle; the memory then offers neither in the next.
+
+    Attributes
+    ----------
+    shared : bool
+    """
+
+    def __init__(self, clock: Clock, config: MachineConfig):
+        self.clock = clock
+        self.shared = config.dram_shared
+        self.moved = {"read": -1, "write": -1}
+        self.closed = -1
+
+    def offer(self, cycle: int) -> Process:
+        """Return the first cycle from ``cycle`` on in which the memory offers a beat."""
+        yield self.clock.at(cycle, LAST_RANK)
+        return cycle + (self.closed == cycle)
+
+    def move(self, kind: str, cycle: int) -> None:
+        """Move a beat, ``"read"`` or ``"write"``."""
+        self.moved[kind] = cycle
+        if self.moved["read"] == self.moved["write"]:
+            self.closed = cycle + 1
+
+
 class Receiver(Protocol):
     """Who takes the beats of a burst."""
 
@@ -32,6 +60,7 @@ class ReadChannel:
         self.clock = clock
         self.latency = config.dram_latency
         self.limit = config.reads_outstanding
+        self.slots = BeatSlots(clock, config)
         self.last_address = -1
         self.held: Receiver | None = None
         self.bursts, self.ends = Times(clock), Times(clock)

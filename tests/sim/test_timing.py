@@ -60,8 +60,9 @@ def test_an_encoder_takes_the_cycles_predicted(frames, config):
     assert predicted == cycles
 
 
-@pytest.mark.parametrize("changes", [{"dram_latency": 1}, {"dram_latency": 200}], ids=["fast", "slow"])
-def test_memory_of_other_latency(changes):
+@pytest.mark.parametrize("changes", [{"dram_latency": 1}, {"dram_latency": 200}, {"dram_shared": True}],
+                         ids=["fast", "slow", "shared"])
+def test_other_memory(changes):
     config = replace(DEFAULT, **changes)
     predicted, cycles = measured(encoder, FEW_FRAMES, config)
     assert predicted == cycles
@@ -77,15 +78,17 @@ def test_random_graphs(config):
         assert predict(program.words, timed).cycles == cycles, seed
 
 
-def test_random_programs():
+@pytest.mark.parametrize("changes", [{}, {"dram_latency": 300}, {"dram_shared": True}], ids=["", "slow", "shared"])
+def test_random_programs(changes):
     """Programs that no compiler made: branches, ports in conflict, empty loops, any address."""
-    rtl = RtlMachine(SMALL)
-    for seed in range(100):
-        case = random_program(seed, SMALL)
+    config = replace(SMALL, **changes)
+    rtl = RtlMachine(config)
+    for seed in (*range(60), 1110, 1204, 5065, 5069):
+        case = random_program(seed, config)
         rtl.reset()
-        fill_rtl(initial_state(case, SMALL), rtl)
+        fill_rtl(initial_state(case, config), rtl)
         cycles = rtl.run(case.memory(), case.program_address, case.arguments).cycles
-        assert predict(case.words, SMALL, case.arguments, case.program_address).cycles == cycles, seed
+        assert predict(case.words, config, case.arguments, case.program_address).cycles == cycles, seed
 
 
 @pytest.mark.slow
