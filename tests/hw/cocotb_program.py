@@ -10,7 +10,7 @@ from phonolith.hw.isa import BY_OPCODE, Queue
 from phonolith.hw.quiesce import Error
 from tests.hw.axi_memory import Stable, Stalls, check_burst
 from tests.hw.cocotb_ports import CONFIG, Context, begin
-from tests.hw.sequencer_model import NO_WORD, Interpreter, Outcome, random_program
+from tests.hw.sequencer_model import NO_WORD, Interpreter, Outcome, edge_programs, random_program
 
 BUS, WORDS = CONFIG.bus_bytes, CONFIG.bus_bits // 32
 
@@ -206,6 +206,27 @@ def check_cycles(player: Player) -> None:
     assert player.decoded_cycles == ends[:-1]
 
 
+async def check_program(ctx: Context, words: list[int], arguments: list[int], stalls: Stalls, failing=None,
+                        tile_left=False) -> int:
+    """Run a program on both sides; compare what leaves the sequencer and how it ends. Return the error."""
+    expected = Interpreter(CONFIG, words, arguments, failing, tile_left).run()
+    assert expected is not None
+    player = Player(ctx, words, failing, stalls)
+    await run_program(ctx, player, arguments, tile_left)
+    found = player.found
+    assert (found.error, found.address, found.decoded) == (expected.error, expected.address, expected.decoded)
+    for mine, theirs in zip(found.queues, expected.queues, strict=True):
+        assert mine[:len(theirs)] == theirs and len(mine) <= len(theirs) + (found.error != Error.NONE)
+    if not stalls.probability:
+        check_cycles(player)
+    if expected.error != Error.NONE:
+        await ctx.reset()
+    else:
+        own = sum(queue == Queue.SEQUENCER for _, queue in expected.decoded) - 1
+        assert player.idle_moves == len(arguments) + own
+    return expected.error
+
+
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def sequencer(dut):
     """Random programs: what goes to the queues, where, how it ends; n + 1 cycles, one more for its own instructions."""
@@ -214,23 +235,16 @@ async def sequencer(dut):
         source = random.Random(seed)
         words, arguments = random_program(source, CONFIG), [source.choice((0, 1, 2**31, source.getrandbits(32)))
                                                             for _ in range(4)]
-        failing, tile_left = source.randrange(len(words)) if source.random() < 0.1 else None, source.random() < 0.1
-        expected = Interpreter(CONFIG, words, arguments, failing, tile_left).run()
-        assert expected is not None
-        probability = (0.0, 0.2, 0.5)[seed % 3]
-        player = Player(ctx, words, failing, Stalls(seed, probability))
-        await run_program(ctx, player, arguments, tile_left)
-        found = player.found
-        assert (found.error, found.address, found.decoded) == (expected.error, expected.address, expected.decoded)
-        for mine, theirs in zip(found.queues, expected.queues, strict=True):
-            assert mine[:len(theirs)] == theirs and len(mine) <= len(theirs) + (found.error != Error.NONE)
-        if not probability:
-            check_cycles(player)
-        if expected.error != Error.NONE:
-            await ctx.reset()
-        else:
-            own = sum(queue == Queue.SEQUENCER for _, queue in expected.decoded) - 1
-            assert player.idle_moves == len(arguments) + own
-        errors.add(expected.error)
+        failing = source.randrange(len(words)) if source.random() < 0.1 else None
+        errors.add(await check_program(ctx, words, arguments, Stalls(seed, (0.0, 0.2, 0.5)[seed % 3]), failing,
+                                       source.random() < 0.1))
     assert errors == {Error.NONE, Error.ILLEGAL_INSTRUCTION, Error.WRONG_CONFIGURATION, Error.READ_FAILED,
                       Error.TILE_NOT_TAKEN}
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def sequencer_edges(dut):
+    """The ends of what operands may be, and just beyond; every number that is no opcode."""
+    ctx = await begin(dut, "sequencer")
+    errors = [await check_program(ctx, words, [0] * 4, Stalls(1, 0.0)) for words in edge_programs(CONFIG)]
+    assert set(errors) == {Error.NONE, Error.ILLEGAL_INSTRUCTION}

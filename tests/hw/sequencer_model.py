@@ -159,6 +159,26 @@ def random_program(source: random.Random, config: MachineConfig) -> list[int]:
     return [*words, header("END", source)]
 
 
+def edge_programs(config: MachineConfig) -> Iterator[list[int]]:
+    """One program for each value at the end of what is legal, and for the next beyond it."""
+    deepest = config.word_bytes * max(config.activation_depth, config.weight_depth)
+    operands = {"LOAD": ("control", [isa.pack(isa.LOAD_CONTROL, target=n) for n in range(8)]),
+                "MATMUL": ("k", [0, 1, deepest, deepest + 1, (1 << 26) - 1]),
+                "SHIFT": ("amount", [0, 31, 32, 63, -1, -31, -32, -63])}
+    cases = [(mnemonic, name, value) for mnemonic, (name, values) in operands.items() for value in values]
+    cases += [("MATMUL", "control", isa.pack(isa.MATMUL_CONTROL, log2_lanes=n)) for n in range(4)]
+    cases += [("VECTOR", "control", isa.pack(isa.VECTOR_CONTROL, **{name: n}))
+              for name in ("source", "source_width", "multiplier", "destination")
+              for n in range(1 << isa.VECTOR_CONTROL[name][1])]
+    for mnemonic, name, value in cases:
+        words = [encode_value(value if operand.name == name else operand.name == "k")
+                 for operand in BY_MNEMONIC[mnemonic].operands]
+        yield [config.hash_word, BY_MNEMONIC[mnemonic].opcode, *words, BY_MNEMONIC["END"].opcode]
+    for opcode in range(1 << isa.OPCODE_BITS):
+        if opcode not in BY_OPCODE:
+            yield [config.hash_word, opcode, BY_MNEMONIC["END"].opcode]
+
+
 def loop(source: random.Random, start: int, body: list[int]) -> list[int]:
     """Repeat a body one to three times."""
     register, times = LOOP_REGISTER << isa.IMMEDIATE_BITS, source.randint(1, 3)
