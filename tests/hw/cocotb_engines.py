@@ -44,11 +44,25 @@ class StoreBench(test_store_engine.Bench):
         self.scratch = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
 
 
-async def execute(ctx: Context, bench, *arguments, **options) -> None:
-    """Run a program from reset to its end."""
+async def find_errors(ctx: Context, bench, program: list[dict], memory, owners: list[int], first: int) -> None:
+    """Fail each beat in turn: one error, with the number of the instruction whose beat or burst it is."""
+    for k, owner in enumerate(owners):
+        numbers: list[int] = []
+
+        async def note_errors(ctx, numbers=numbers):
+            async for _, _, error, number in ctx.tick().sample(bench.engine.error, bench.engine.error_number):
+                if error:
+                    numbers.append(number)
+
+        await execute(ctx, bench, program, memory, (0.0, 0.4)[k % 2], error_beats={first + k}, more=[note_errors])
+        assert numbers == [owner] and bench.errors == 1
+
+
+async def execute(ctx: Context, bench, *arguments, more=(), **options) -> None:
+    """Run a program from reset to its end; ``more`` coroutines look on."""
     bench.prepare(*arguments, **options)
     await ctx.reset()
-    peers = [cocotb.start_soon(peer(ctx)) for peer in bench.peers]
+    peers = [cocotb.start_soon(peer(ctx)) for peer in (*bench.peers, *more)]
     await bench.drive(ctx)
     for peer in peers:
         peer.cancel()
@@ -68,8 +82,9 @@ async def load_engine(dut):
     await execute(ctx, bench, [load(Target.WEIGHT, segment_bytes=CONFIG.word_bytes)], dram)
     assert bench.memory.address_cycles[0] == bench.accepted_cycles[0] + 2
     assert bench.write_cycles[-1] == bench.memory.data_cycles[-1] + 2
-    await execute(ctx, bench, [load(Target.SCRATCHPAD, segment_bytes=64)], dram, error_beats={2})
-    assert bench.errors == 1
+    beat = CONFIG.bus_bytes
+    program = [load(Target.SCRATCHPAD, row_words=2, inner=(rows, beat), segment_bytes=beat) for rows in (2, 1, 0, 3)]
+    await find_errors(ctx, bench, program, dram, [0, 0, 1, 3, 3, 3], 0)
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -90,3 +105,6 @@ async def store_engine(dut):
     start = bench.accepted_cycles[0]
     first = (bench.memory.address_cycles[0], bench.read_cycles[0], bench.memory.data_cycles[0])
     assert first == (start + 2, start + 3, start + 4 + CONFIG.bus_bytes // CONFIG.dma_bytes)
+    beat = CONFIG.bus_bytes
+    program = [test_store_engine.store(inner=(rows, beat), row_bytes=beat) for rows in (2, 1, 0, 3)]
+    await find_errors(ctx, bench, program, test_store_engine.blank(), [0, 0, 1, 3, 3, 3], 1)

@@ -5,14 +5,14 @@ import random
 import cocotb
 import numpy as np
 
-from phonolith.hw.isa import Target
+from phonolith.hw.isa import LOAD_CONTROL, Target
 from tests.hw.axi_memory import MEMORY_BYTES, Stalls
 from tests.hw.cocotb_ports import CONFIG, begin, compare_stream, receive, send
 from tests.hw.component_top import RECORDS
 from tests.hw.test_load_engine import expected_writes, gather, load, units_of
 from tests.hw.test_packer import beats_of, number
 
-WORD, STEP, BUS = CONFIG.word_bytes, CONFIG.dma_bytes, CONFIG.bus_bytes
+WORD, STEP, BUS, BANKS = CONFIG.word_bytes, CONFIG.dma_bytes, CONFIG.bus_bytes, CONFIG.columns
 # (offset in the first beat, bytes): one byte, one beat, one word, ragged on both sides
 RAGGED = [(0, 1), (STEP - 1, 1), (0, STEP), (0, WORD), (1, WORD), (STEP - 1, 2 * WORD), (3, 37), (7, 4 * STEP), (2, 3)]
 
@@ -54,6 +54,11 @@ async def transposer(dut):
         assert seen[-1] - accepted[0] + 1 == rows + len(expected)
 
 
+def early(operands: dict, mask: int) -> dict:
+    """A LOAD that raises semaphores when it begins."""
+    return operands | {"control": operands["control"] | mask << LOAD_CONTROL["early"][0]}
+
+
 PLACED = [
     load(Target.ACTIVATION, row_words=2, inner=(9, 40), segment_bytes=2 * WORD - 3),
     load(Target.WEIGHT, bank_per_word=1, base=7, segment_bytes=13 * WORD + 1),
@@ -63,14 +68,17 @@ PLACED = [
     load(Target.PARAMETER, base=2, row_words=2, inner=(2, 80), segment_bytes=7 * WORD),
     load(Target.TABLE, segment_bytes=300),
     load(Target.SCRATCHPAD, inner=(0, 0), segment_bytes=3),
+    early(load(Target.WEIGHT, bank_per_word=1, base=3, row_words=3, segment_bytes=3 * WORD * BANKS - 1), 0x801),
+    early(load(Target.ACTIVATION, bank_per_word=1, row_words=2, segment_bytes=2 * WORD * CONFIG.rows), 0xFFF),
+    early(load(Target.WEIGHT, bank_per_word=1, base=9, row_words=1, segment_bytes=WORD * BANKS), 0x010),
 ]
 
 
 def placement(operands: dict) -> dict:
     """The record of a LOAD."""
     control = operands["control"]
-    return {"target": control & 7, "bank_per_word": control >> 3 & 1, "transpose": control >> 4 & 1, "early": 0,
-            "base": operands["base"], "row_words": operands["row_words"],
+    return {"target": control & 7, "bank_per_word": control >> 3 & 1, "transpose": control >> 4 & 1,
+            "early": control >> 5, "base": operands["base"], "row_words": operands["row_words"],
             "columns": operands["segment_bytes"] % (STEP + 1)}
 
 
@@ -89,6 +97,33 @@ def place_of(write) -> tuple:
             write.part)
 
 
+async def watch_chain(ctx, expected: list[dict]) -> None:
+    """Semaphores rise when an instruction begins; the frontier is the first address that a bank still lacks."""
+    ports, following = ctx.ports, [placement(operands) for operands in PLACED]
+    current, written, active, new, begun = 0, 0, False, False, 0
+    while current < len(PLACED):
+        _, _, valid, ready, rises, mask, activation, weight, frontier, end, offered, taken, done = (
+            await ctx.tick().sample(
+                ports.i_placement.valid, ports.i_placement.ready, ports.early, ports.early_mask,
+                ports.chain.activation, ports.chain.weight, ports.chain.frontier, ports.chain.end, ports.o.valid,
+                ports.o.ready, ports.done))
+        record = following[current]
+        follows = active and record["early"] != 0
+        assert rises == new and (not new or mask == record["early"])
+        assert (activation, weight) == tuple(follows and record["target"] == target
+                                             for target in (Target.ACTIVATION, Target.WEIGHT))
+        if follows:
+            banks = CONFIG.rows if activation else CONFIG.columns
+            assert (frontier, end) == (record["base"] + written // banks, record["base"] + record["row_words"])
+        written += offered and taken
+        if done:
+            assert written == len(expected[current])
+            current, written = current + 1, 0
+        new = bool(valid and ready)
+        active, begun = new or active and not done, begun + new
+        assert begun - current in (0, 1)
+
+
 @cocotb.test(timeout_time=200, timeout_unit="us")
 async def placer(dut):
     """Every unit goes where docs/isa.md says; offered in the cycle in which it comes, unless transposed."""
@@ -99,9 +134,11 @@ async def placer(dut):
         accepted, seen, stalls = [], [], [Stalls(seed + k, probability) for k in range(3)]
         tokens = [token for o in PLACED for token in units(o, memory)]
         cocotb.start_soon(send(ctx, ctx.ports.i_placement, [placement(o) for o in PLACED], stalls[0], []))
+        watcher = cocotb.start_soon(watch_chain(ctx, expected))
         sender = cocotb.start_soon(send(ctx, ctx.ports.i, tokens, stalls[1], accepted))
         writes = await receive(ctx, ctx.ports.o, sum(map(len, expected)), stalls[2], seen)
         await sender
+        await watcher
         for wanted in expected:
             part, writes = writes[:len(wanted)], writes[len(wanted):]
             found = {place_of(write): int(write.data).to_bytes(WORD, "little") for write in part}

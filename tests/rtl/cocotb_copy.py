@@ -1,6 +1,7 @@
 """cocotb tests of the stand-in: they test the runner."""
 
 import random
+import time
 
 import cocotb
 
@@ -28,3 +29,9 @@ async def fails(dut):
     bench = Bench(dut)
     await bench.reset()
     assert await bench.run(0, (0x1000, 0x2000, 16, 16)) == 2, "planted failure"
+
+
+@cocotb.test()
+async def hangs(dut):
+    """Does not end, to show that the runner ends it."""
+    time.sleep(600)

@@ -10,9 +10,10 @@ from phonolith.sim.rtl.cocotb_runner import run_cocotb
 def run(monkeypatch, repository, tmp_path, copy_verilog):
     monkeypatch.syspath_prepend(str(repository))
 
-    def run(testcase):
+    def run(testcase, **options):
         return run_cocotb(copy_verilog, "phonolith_top", "tests.rtl.cocotb_copy", tmp_path / "a folder", {"BUS": 128},
-                          cache=default_folder().with_name("rtl tests"), testcase=testcase)
+                          cache=default_folder().with_name("rtl tests"), testcase=testcase,
+                          **options)
 
     return run
 
@@ -29,3 +30,8 @@ def test_failing_test_fails_with_its_message(run):
 def test_no_test_at_all_is_a_failure(run):
     with pytest.raises(AssertionError, match="none ran"):
         run("misspelt")
+
+
+def test_a_simulation_that_hangs_is_stopped(run):
+    with pytest.raises(AssertionError, match="timed out"):
+        run("hangs", limit_seconds=3)
