@@ -63,6 +63,7 @@ PLACED = [
     load(Target.ACTIVATION, row_words=2, inner=(9, 40), segment_bytes=2 * WORD - 3),
     load(Target.WEIGHT, bank_per_word=1, base=7, segment_bytes=13 * WORD + 1),
     load(Target.WEIGHT, transpose=1, base=3, row_words=3, inner=(2 * WORD + 3, 50), segment_bytes=STEP),
+    load(Target.WEIGHT, transpose=1, inner=(0, 0), segment_bytes=3),
     load(Target.ACTIVATION, transpose=1, inner=(1, 0), segment_bytes=1),
     load(Target.SCRATCHPAD, base=20, row_words=5, inner=(3, 99), segment_bytes=4 * WORD + 1),
     load(Target.PARAMETER, base=2, row_words=2, inner=(2, 80), segment_bytes=7 * WORD),
