@@ -1,5 +1,7 @@
 """cocotb tests of LOAD and STORE with the peers of their Amaranth benches; see component_top.py."""
 
+import math
+
 import cocotb
 import numpy as np
 from hypothesis import given, settings
@@ -44,6 +46,12 @@ class StoreBench(test_store_engine.Bench):
         self.scratch = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
 
 
+def check_streaming(cycles: list[int], octets: int) -> None:
+    """All bytes moved without a pause, ``dma_bytes`` per cycle."""
+    beats, parts = octets // CONFIG.bus_bytes, CONFIG.bus_bytes // CONFIG.dma_bytes
+    assert len(cycles) == beats and cycles[-1] - cycles[0] == (beats - 1) * parts
+
+
 async def find_errors(ctx: Context, bench, program: list[dict], memory, owners: list[int], first: int) -> None:
     """Fail each beat in turn: one error, with the number of the instruction whose beat or burst it is."""
     for k, owner in enumerate(owners):
@@ -82,6 +90,14 @@ async def load_engine(dut):
     await execute(ctx, bench, [load(Target.WEIGHT, segment_bytes=CONFIG.word_bytes)], dram)
     assert bench.memory.address_cycles[0] == bench.accepted_cycles[0] + 2
     assert bench.write_cycles[-1] == bench.memory.data_cycles[-1] + 2
+    for stalls in (0.0, 0.5):
+        await execute(ctx, bench, test_load_engine.early_program(CONFIG), dram, stalls)
+        test_load_engine.check_early(bench)
+    row = math.lcm(CONFIG.bus_bytes, CONFIG.word_bytes)
+    rows = load(Target.ACTIVATION, address=4096 - row, row_words=8, inner=(6, 4 * row), segment_bytes=4 * row)
+    tiles = load(Target.WEIGHT, bank_per_word=1, address=2**15 - 5 * row, segment_bytes=40 * row)
+    await execute(ctx, bench, [rows, tiles, rows], dram, latency=1)
+    check_streaming(bench.memory.data_cycles, 88 * row)
     beat = CONFIG.bus_bytes
     program = [load(Target.SCRATCHPAD, row_words=2, inner=(rows, beat), segment_bytes=beat) for rows in (2, 1, 0, 3)]
     await find_errors(ctx, bench, program, dram, [0, 0, 1, 3, 3, 3], 0)
@@ -101,10 +117,18 @@ async def store_engine(dut):
         reads = np.cumsum([test_store_engine.apply_store(CONFIG, o, bench.scratch, expected) for o in program])
         assert np.array_equal(memory, expected)
         assert bench.reads_at_done == reads.tolist()
+        assert not any(missing for o, missing in zip(program, bench.missing_at_done, strict=True) if o["control"])
     await execute(ctx, bench, [test_store_engine.store(address=7, row_bytes=64)], test_store_engine.blank())
     start = bench.accepted_cycles[0]
     first = (bench.memory.address_cycles[0], bench.read_cycles[0], bench.memory.data_cycles[0])
     assert first == (start + 2, start + 3, start + 4 + CONFIG.bus_bytes // CONFIG.dma_bytes)
     beat = CONFIG.bus_bytes
+    ragged = test_store_engine.store(address=5, pitch=3, outer=(2, -999), inner=(4, 4 * beat), row_bytes=3 * beat)
+    aligned = test_store_engine.store(address=4096 - 3 * beat, pitch=5, inner=(5, 8 * beat), row_bytes=8 * beat)
+    await execute(ctx, bench, [aligned, aligned], test_store_engine.blank(), latency=1)
+    check_streaming(bench.memory.data_cycles, 80 * beat)
+    fenced = ragged | {"control": 1}
+    await execute(ctx, bench, [fenced, fenced], test_store_engine.blank())
+    assert bench.missing_at_done == [0, 0]
     program = [test_store_engine.store(inner=(rows, beat), row_bytes=beat) for rows in (2, 1, 0, 3)]
     await find_errors(ctx, bench, program, test_store_engine.blank(), [0, 0, 1, 3, 3, 3], 1)

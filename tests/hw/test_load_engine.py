@@ -311,12 +311,8 @@ def test_small_instructions_overlap(benches, dram):
     assert bench.done_cycles[-1] - bench.accepted_cycles[0] < 3 * (LATENCY + 10)
 
 
-@pytest.mark.parametrize("name", ["8x8/128", "12x20/256"])
-@pytest.mark.parametrize("stalls", [0.0, 0.5])
-def test_early_signals(benches, dram, name, stalls):
-    """They come when all before is done, and the frontier never passes a word that is not written in all banks."""
-    bench = bench_of(benches, name)
-    config = bench.config
+def early_program(config: MachineConfig) -> list[dict]:
+    """LOADs that signal early, each with one behind it that does not."""
     program = []
     for index, (target, banks) in enumerate([(Target.WEIGHT, config.columns), (Target.ACTIVATION, config.rows)] * 2):
         words = 3 + index
@@ -324,9 +320,22 @@ def test_early_signals(benches, dram, name, stalls):
                    segment_bytes=words * banks * config.word_bytes)
         one["control"] |= (1 << index | 1 << 11) << LOAD_CONTROL["early"][0]
         program += [one, load(Target.SCRATCHPAD, segment_bytes=40)]
-    bench.run(program, dram, stalls)
+    return program
+
+
+def check_early(bench: Bench) -> None:
+    """Signals come when all before is done; the frontier stops at every word."""
     assert bench.early == [(1 << index | 1 << 11, 2 * index) for index in range(4)]
     assert bench.frontiers >= {5 * index + word for index in range(4) for word in range(3 + index)}
+
+
+@pytest.mark.parametrize("name", ["8x8/128", "12x20/256"])
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+def test_early_signals(benches, dram, name, stalls):
+    """They come when all before is done, and the frontier never passes a word that is not written in all banks."""
+    bench = bench_of(benches, name)
+    bench.run(early_program(bench.config), dram, stalls)
+    check_early(bench)
 
 
 def test_bus_error(benches, dram):

@@ -1,17 +1,8 @@
-"""The scratchpad against two arrays of bytes, with everyone using it at once."""
+"""The scratchpad as an array of bytes, and random requests of everyone at once."""
 
 import numpy as np
-import pytest
-from amaranth.sim import Simulator
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.scratchpad import Scratchpad
-
-CONFIGS = {
-    "16x16/128": MachineConfig(scratchpad_bytes=4096),
-    "8x8/128": MachineConfig(rows=8, columns=8, scratchpad_bytes=1024),
-    "12x20/256": MachineConfig(rows=12, columns=20, bus_bits=256, scratchpad_bytes=3000),
-}
 
 
 class Model:
@@ -94,51 +85,3 @@ def write(ctx, dut, model: Model, cycle: dict):
         for half in range(2):
             if enable >> half & 1:
                 model.write(address, half * columns, octets[half * columns:(half + 1) * columns])
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_everyone_at_once(name):
-    config, random = CONFIGS[name], np.random.default_rng(7)
-    dut, model = Scratchpad(config=config), Model(config)
-
-    async def run(ctx):
-        shown = {}
-        for _ in range(1000):
-            cycle = random_cycle(random, model)
-            apply(ctx, dut, cycle)
-            for reader, word in shown.items():
-                assert ctx.get(getattr(dut, f"{reader}_read").data) == word
-            shown = update(ctx, dut, model, cycle, shown)
-            await ctx.tick()
-        idle = dict.fromkeys(cycle)
-        for address in range(config.scratch_depth):
-            apply(ctx, dut, {**idle, "store": address})
-            await ctx.tick()
-            assert ctx.get(dut.store_read.data) == model.word(address)
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
-
-
-def test_source_wins_when_it_meets_residual():
-    config = CONFIGS["8x8/128"]
-    dut = Scratchpad(config=config)
-
-    async def run(ctx):
-        for address, value in ((1, 11), (2, 22)):
-            ctx.set(dut.vector_write.enable, 3)
-            ctx.set(dut.vector_write.address, address)
-            ctx.set(dut.vector_write.data, value)
-            await ctx.tick()
-        for port, address in ((dut.source_read, 1), (dut.residual_read, 2)):
-            ctx.set(port.enable, 1)
-            ctx.set(port.address, address)
-        await ctx.tick()
-        assert ctx.get(dut.source_read.data) == 11
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
