@@ -46,7 +46,8 @@ def operators(program: Program, timing: Timing, config: MachineConfig) -> list[d
                 busy[node][unit] += cycles
     for region in regions:
         busy[region.node]["bus"] += program_beats(sum(stop - start for start, stop in region.parts), config)
-    ends[regions[-1].node] = timing.cycles
+    if regions:
+        ends[regions[-1].node] = timing.cycles
     spent = durations(list(ends.values()))
     return [{"operator": region.node, "op": region.op, "roofline": busy[region.node],
              "bound": max(UNITS, key=lambda unit: busy[region.node][unit]), "predicted_cycles": cycles}

@@ -1,5 +1,6 @@
 """The timing model against the RTL, to the cycle."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -68,22 +69,31 @@ def test_other_memory(changes):
     assert predicted == cycles
 
 
-@pytest.mark.parametrize("config", [DEFAULT, SMALL], ids=["16x16", "8x8"])
+@pytest.mark.parametrize("config", [DEFAULT, SMALL, replace(DEFAULT, dram_latency=100), replace(SMALL, dram_latency=1)],
+                         ids=["16x16", "8x8", "16x16 slow", "8x8 fast"])
 def test_random_graphs(config):
-    for seed in range(30):
+    compare_graphs(config, range(20))
+
+
+def compare_graphs(config: MachineConfig, seeds: Iterable[int]) -> None:
+    """Assert the cycles of random graphs."""
+    for seed in seeds:
         graph, inputs = random_graph(seed)
-        timed = replace(config, dram_latency=(1, 20, 100)[seed % 3])
-        program = compile_graph(graph, timed, len(inputs["x"]))
-        cycles = execute_rtl(program, program.image(inputs), machine(timed)).cycles
-        assert predict(program.words, timed).cycles == cycles, seed
+        program = compile_graph(graph, config, len(inputs["x"]))
+        cycles = execute_rtl(program, program.image(inputs), machine(config)).cycles
+        assert predict(program.words, config).cycles == cycles, seed
 
 
 @pytest.mark.parametrize("changes", [{}, {"dram_latency": 300}, {"dram_shared": True}], ids=["", "slow", "shared"])
 def test_random_programs(changes):
     """Programs that no compiler made: branches, ports in conflict, empty loops, any address."""
-    config = replace(SMALL, **changes)
+    compare_programs(replace(SMALL, **changes), (*range(60), 91, 452, 1110, 1204, 5065, 5069))
+
+
+def compare_programs(config: MachineConfig, seeds: Iterable[int]) -> None:
+    """Assert the cycles of random programs."""
     rtl = RtlMachine(config)
-    for seed in (*range(60), 1110, 1204, 5065, 5069):
+    for seed in seeds:
         case = random_program(seed, config)
         rtl.reset()
         fill_rtl(initial_state(case, config), rtl)
@@ -98,3 +108,12 @@ def test_other_machines(array, bits):
     for make, arguments in ((product, ()), (encoder, (FRAMES,))):
         predicted, cycles = measured(make, *arguments, config)
         assert predicted == cycles
+    compare_programs(config, (*range(60), 1023, 1052, 1105, 1115, 1127))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latency", [20, 200])
+def test_few_transactions_in_flight(latency):
+    config = MachineConfig.load("tiny", dram_latency=latency)
+    compare_graphs(config, range(60))
+    compare_programs(config, range(60))
