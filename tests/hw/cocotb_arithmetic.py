@@ -7,7 +7,7 @@ import cocotb
 
 from phonolith.hw import isa
 from phonolith.hw.row_unit import row_cycles, work_cycles
-from tests.hw.cocotb_ports import CONFIG, begin
+from tests.hw.cocotb_ports import CONFIG, Context, begin
 from tests.hw.test_row_unit import CORNERS
 from tests.hw.test_row_unit import expected as row_function
 
@@ -93,29 +93,40 @@ async def serial_unit(dut):
             assert ctx.read("done") == (0,)
 
 
+async def run_rows(ctx: Context, count: int, values: list[int]) -> tuple[dict[int, int], int]:
+    """Run one ROWOP whose other inputs are set; return what it writes and how many cycles it takes."""
+    await ctx.drive(start=1)
+    await ctx.tick()
+    await ctx.drive(start=0, rows=count)
+    written, cycles, done = {}, 0, 0
+    while not done:
+        row, = ctx.read("read_row")
+        await ctx.drive(value=values[row] if row < len(values) else 0)
+        write, write_row, result, done = ctx.read("write", "write_row", "result", "done")
+        if write:
+            assert write_row not in written
+            written[write_row] = result
+        cycles += 1
+        if not done:
+            await ctx.tick()
+            await ctx.settle()
+    return written, cycles
+
+
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def row_unit(dut):
-    """Corners of both functions, one row and all; the documented cycles."""
+    """Corners of both functions; no row, one, all, more than there are; the documented cycles."""
     ctx = await begin(dut, "row_unit")
+    source, rows = random.Random(3), CONFIG.rows
+    groups = [CORNERS[first:first + rows] for first in range(0, len(CORNERS), rows)]
+    jobs = [(group, len(group), 0) for group in groups]
+    jobs += [(source.sample(CORNERS, rows), count, source.choice((0, 1, 2**32 - 1, source.getrandbits(32))))
+             for count in (0, 1, rows - 1, rows + 1, 65535) * 3]
     for function in isa.RowFunction:
-        for first in range(0, len(CORNERS), CONFIG.rows):
-            values = CORNERS[first:first + (1 if first % 8 else CONFIG.rows)]
-            await ctx.drive(start=1)
-            await ctx.tick()
-            await ctx.drive(start=0, function=function, rows=len(values), epsilon=first,
-                            factor={"numerator": (1 << 16) - 1, "shift": 31})
-            written, cycles, done = {}, 0, 0
-            while not done:
-                row, = ctx.read("read_row")
-                await ctx.drive(value=values[row] if row < len(values) else 0)
-                write, write_row, result, done = ctx.read("write", "write_row", "result", "done")
-                if write:
-                    written[write_row] = result
-                cycles += 1
-                if not done:
-                    await ctx.tick()
-                    await ctx.settle()
-            assert cycles == row_cycles(CONFIG, function, len(values))
-            for row, value in enumerate(values):
-                m, s = row_function(function, (value + first) % (1 << 48), (1 << 16) - 1, 31)
-                assert written[row] == m | s << isa.MULTIPLIER_BITS
+        for values, count, epsilon in jobs:
+            c, h = source.choice((1 << 15, (1 << 16) - 1)), source.choice((0, 31, 63))
+            await ctx.drive(function=function, epsilon=epsilon, factor={"numerator": c, "shift": h})
+            written, cycles = await run_rows(ctx, count, values)
+            expected = [row_function(function, (value + epsilon) % (1 << 48), c, h) for value in values[:count]]
+            assert written == {row: m | s << isa.MULTIPLIER_BITS for row, (m, s) in enumerate(expected)}
+            assert cycles == (row_cycles(CONFIG, function, len(expected)) if expected else 1)

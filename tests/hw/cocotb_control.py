@@ -126,16 +126,17 @@ async def address_gate(dut):
         busy = 0.4 if cycle // 100 % 2 else 0.02
         request, accept, block = held or source.random() < busy, source.random() < busy, source.random() < 0.3
         request = request and flight < GATE_LIMIT
-        end = flight > 0 and source.random() < busy
-        await ctx.drive(request=request, accept=accept, block=block, beat=end, end=end)
+        end = source.random() < (busy if flight else 0.02)     # one without a burst does not count
+        beat = end or source.random() < busy / 4
+        await ctx.drive(request=request, accept=accept, block=block, beat=beat, end=end)
         valid = request and (held or not block)
         pending = valid or flight > 0
         assert ctx.read("valid", "ready", "pending", "timeout") == (
             valid, accept and (held or not block), pending, waited >= TIMEOUT_CYCLES)
         timeouts += waited >= TIMEOUT_CYCLES
         await ctx.tick()
-        waited = 0 if valid and accept or end or not pending else waited + 1
-        held, flight = valid and not accept, flight + (valid and accept) - end
+        waited = 0 if valid and accept or beat or not pending else waited + 1
+        held, flight = valid and not accept, flight + (valid and accept) - (end and flight > 0)
     assert timeouts
 
 
@@ -148,22 +149,28 @@ async def read_arbiter(dut):
         for name in ("fetch", "load"):
             port = getattr(ports, name)
             if name not in offered and source.random() < 0.4:
-                offered[name] = source.getrandbits(32)
+                offered[name] = source.getrandbits(32), source.getrandbits(8)
             ctx.set(port.arvalid, name in offered)
-            ctx.set(port.araddr, offered.get(name, 0))
+            ctx.set(port.araddr, offered.get(name, (0, 0))[0])
+            ctx.set(port.arlen, offered.get(name, (0, 0))[1])
             ctx.set(port.rready, source.random() < 0.5)
         ready, rid, data = source.random() < 0.4, source.getrandbits(1), source.getrandbits(64)
+        response, last, arrives = source.randrange(4), source.getrandbits(1), source.getrandbits(1)
         for port, value in ((ports.axi.arready, ready), (ports.rid, rid), (ports.axi.rdata, data),
-                            (ports.axi.rvalid, 1)):
+                            (ports.axi.rresp, response), (ports.axi.rlast, last), (ports.axi.rvalid, arrives)):
             ctx.set(port, value)
         await ctx.settle()
-        valid, address, identifier = (ctx.get(port) for port in (ports.axi.arvalid, ports.axi.araddr, ports.arid))
+        valid, *address, identifier = (ctx.get(port) for port in (ports.axi.arvalid, ports.axi.araddr, ports.axi.arlen,
+                                                                  ports.arid))
         name = ("fetch", "load")[identifier]
-        assert valid == bool(offered) and (not valid or address == offered[name])
+        assert valid == bool(offered) and (not valid or tuple(address) == offered[name])
+        others = [ctx.get(port.arready) for port in (ports.fetch, ports.load)]
+        assert not valid or others == [ready * (not identifier), ready * identifier]
         assert valid == 0 or stable.held or name == min(offered)
-        stable.check(valid, ready, address, identifier)
+        stable.check(valid, ready, *address, identifier)
         target, other = (ports.fetch, ports.load)[::-1 if rid else 1]
-        assert (ctx.get(target.rvalid), ctx.get(other.rvalid), ctx.get(target.rdata)) == (1, 0, data)
+        assert [ctx.get(port) for port in (target.rvalid, other.rvalid, target.rdata, target.rresp, target.rlast)] == [
+            arrives, 0, data, response, last]
         assert ctx.get(ports.axi.rready) == ctx.get(target.rready)
         if valid and ready:
             del offered[name]

@@ -33,7 +33,7 @@ class LoadBench(test_load_engine.Bench):
 
     def __init__(self, ctx: Context):
         self.config, self.engine = CONFIG, ctx.ports
-        self.peers = (self.read_memory, self.take_writes, self.watch, self.follow)
+        self.peers = (self.read_memory, self.take_writes, self.watch, self.follow, check_status, check_write_port)
 
 
 class StoreBench(test_store_engine.Bench):
@@ -41,7 +41,7 @@ class StoreBench(test_store_engine.Bench):
 
     def __init__(self, ctx: Context):
         self.config, self.engine = CONFIG, ctx.ports
-        self.peers = (self.write_memory, self.grant_reads, self.watch)
+        self.peers = (self.write_memory, self.grant_reads, self.watch, check_status, check_read_port)
         shape = (test_store_engine.SCRATCH_WORDS, CONFIG.scratch_word_bytes)
         self.scratch = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
 
@@ -64,6 +64,29 @@ async def find_errors(ctx: Context, bench, program: list[dict], memory, owners: 
 
         await execute(ctx, bench, program, memory, (0.0, 0.4)[k % 2], error_beats={first + k}, more=[note_errors])
         assert numbers == [owner] and bench.errors == 1
+
+
+async def check_status(ctx: Context) -> None:
+    """Busy from the cycle after an instruction is accepted to that of its ``done``."""
+    engine, status, pending = ctx.ports, ctx.ports.status, 0
+    async for _, _, valid, ready, busy, done in ctx.tick().sample(
+            engine.instruction.valid, engine.instruction.ready, status.busy, status.done):
+        assert busy == (pending > 0) and not (done and not busy)
+        pending += (valid and ready) - done
+
+
+async def check_write_port(ctx: Context) -> None:
+    """LOAD waits for its target in cycles in which a word is refused."""
+    async for _, _, valid, ready, stalled in ctx.tick().sample(
+            ctx.ports.write.valid, ctx.ports.write.ready, ctx.ports.status.stalled_port):
+        assert stalled == (valid and not ready)
+
+
+async def check_read_port(ctx: Context) -> None:
+    """STORE waits for the scratchpad in cycles in which a read is refused."""
+    async for _, _, enable, ready, stalled in ctx.tick().sample(
+            ctx.ports.read.enable, ctx.ports.read_ready, ctx.ports.status.stalled_port):
+        assert stalled == (enable and not ready)
 
 
 async def execute(ctx: Context, bench, *arguments, more=(), **options) -> None:

@@ -17,8 +17,9 @@ async def sram(dut):
     ctx = await begin(dut, "sram")
     source, words, shown = random.Random(1), [0] * SRAM_WORDS, None
     read, write = ctx.ports.read, ctx.ports.write
+    places = [*range(SRAM_WORDS + 3), 16, 17, 32, 1 << 15, (1 << 16) - 1]
     for cycle in range(1000):
-        place, enable, data = source.randrange(SRAM_WORDS + 3), source.randrange(4), source.getrandbits(16)
+        place, enable, data = source.choice(places), source.randrange(4), source.getrandbits(16)
         if cycle < SRAM_WORDS:
             place, enable = cycle, 3
         asked = source.randrange(SRAM_WORDS) if cycle >= SRAM_WORDS and source.random() < 0.5 else None

@@ -154,13 +154,14 @@ async def loop_walker(dut):
     """Segments of nested loops, one per cycle across walks, the cycle after a walk is accepted."""
     ctx = await begin(dut, "loop_walker")
     source, walks, expected = random.Random(3), [], []
-    for sizes in ((1, 1, 1), (2, 3, 4), (1, 0, 1), (3, 1, 2), (1, 5, 1), (0, 1, 1), (1, 1, 7), (2, 2, 2)):
+    for sizes in ((1, 1, 1), (2, 3, 4), (1, 0, 1), (3, 1, 2), (1, 5, 1), (0, 1, 1), (1, 1, 7), (1, 1, 1), (2, 2, 2)):
         start, *strides = (source.choice((0, 1, 2**32 - 5, source.getrandbits(32))) for _ in range(4))
-        walk = {"address": start, "bytes": source.randint(1, 99)}
+        empty = sizes == (1, 1, 7)      # segments without bytes
+        walk = {"address": start, "bytes": 0 if empty else source.choice((1, 2**32 - 1, source.randint(1, 99)))}
         for loop, count, stride in zip(("outer", "inner", "segment"), sizes, strides, strict=True):
             walk |= {f"{loop}_count": count, f"{loop}_stride": stride}
         walks.append(walk)
-        places = list(np.ndindex(sizes))
+        places = [] if empty else list(np.ndindex(sizes))
         expected += [((start + sum(np.multiply(place, strides).tolist())) % 2**32, walk["bytes"],
                       int(place[2] == sizes[2] - 1), int(place == places[-1]), 0) for place in places] or [None]
     count, fields = len(expected), ("address", "bytes", "row_last", "last", "null")
@@ -171,7 +172,7 @@ async def loop_walker(dut):
         await sender
         for segment, wanted in zip(segments, expected, strict=True):
             found = tuple(segment[name] for name in fields)
-            assert found == wanted if wanted else (segment.null and segment.last)
+            assert found == wanted if wanted else segment.null and segment.last
         assert probability or seen == list(range(accepted[0] + 1, accepted[0] + 1 + count))
 
 
