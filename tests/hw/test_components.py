@@ -13,8 +13,8 @@ from tests.hw.component_top import MACHINES, components, generate
 
 # What each module of benches, tests/hw/cocotb_*.py, holds a bench for.
 BENCHES = {
-    "streams": ("packer", "transposer", "placer", "loop_walker", "burst_splitter", "beat_walker", "records",
-                "unpacker"),
+    "streams": ("packer", "transposer", "placer"),
+    "walks": ("loop_walker", "burst_splitter", "beat_walker", "records", "unpacker"),
     "engines": ("load_engine", "store_engine"),
     "memories": ("sram", "scratchpad", "watchdog"),
     "arithmetic": ("requantizer", "serial_unit", "row_unit"),
@@ -22,7 +22,8 @@ BENCHES = {
     "host": ("registers", "supervisor", "faults", "history"),
     "vector_parts": ("row_registers", "row_reduction", "row_address", "vector_lane", "vector_issue"),
     "vector": ("vector_engine",),
-    "array": ("pe", "row", "systolic_array", "tile_walk", "array_engine"),
+    "array": ("pe", "row", "systolic_array"),
+    "matmul": ("tile_walk", "array_engine"),
     "control": ("dispatcher", "semaphores", "address_gate", "read_arbiter"),
 }
 ELSEWHERE = {Accelerator}   # tests/rtl/test_top.py
