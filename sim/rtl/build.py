@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.row_verilog import SIMULATION
 from phonolith.sim.rtl import signals
 from phonolith.sim.rtl.cache import BuildCache, default_folder
 from phonolith.sim.rtl.compile import SHARED_LIBRARY, CompileOptions
@@ -17,8 +18,10 @@ WRAPPER = "harness_top.v"
 HARNESS_FILES = (WRAPPER, "harness.cpp", "harness.h", "dram.h")
 DESIGN = "design.v"
 MEMORIES = "memories.inc"
-MODEL_FLAGS = ("--top-module", "harness_top", "--output-split", "20000", "--output-split-cfuncs", "2000")
+MODEL_FLAGS = ("--top-module", "harness_top", "--output-split", "20000", "--output-split-cfuncs", "20000")
+# Waveforms show processing elements one by one, as they are synthesized.
 TRACE_FLAGS = ("--trace-vcd", "--trace-structs")
+FAST_FLAGS = (f"+define+{SIMULATION}",)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def build(verilog_text: str, config: MachineConfig, trace: bool = False, *, even
               signals.TABLE: signals.table() if events else "",
               **({signals.VLT: signals.visible()} if events else {}),
               **{name: (SOURCES / name).read_text() for name in HARNESS_FILES}}
-    flags = MODEL_FLAGS + (TRACE_FLAGS if trace else ())
+    flags = MODEL_FLAGS + (TRACE_FLAGS if trace else FAST_FLAGS)
     arguments = (*flags, f"-GBUS={config.bus_bits}", *([signals.VLT] if events else []), DESIGN, WRAPPER)
     recipe = Recipe(inputs, arguments, SHARED_LIBRARY, find_toolchain(compiler), options or CompileOptions())
     store = BuildCache(cache or default_folder())

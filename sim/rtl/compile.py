@@ -26,7 +26,7 @@ MODEL_JSON = f"{PREFIX}.json"
 FAST, SLOW, RUNTIME = "fast", "slow", "runtime"
 GROUPS = {"classes_fast": FAST, "support_fast": FAST, "classes_slow": SLOW, "support_slow": SLOW}
 # What clang, and with it zig, does not know.
-GCC_ONLY = ("-fvect-cost-model=", "-fno-gcse")
+GCC_ONLY = ("-fvect-cost-model=", "-fno-gcse", "-fno-tree-pre")
 Command = list[str]
 
 
@@ -42,7 +42,7 @@ class CompileOptions:
         Use all instructions of this machine's processor; the library then does not run on older ones.
     """
 
-    fast: tuple[str, ...] = ("-O2", "-ftree-slp-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse")
+    fast: tuple[str, ...] = ("-O2", "-ftree-slp-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse", "-fno-tree-pre")
     slow: tuple[str, ...] = ("-O0",)
     runtime: tuple[str, ...] = ("-O1",)
     native: bool = False

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.row_verilog import SIMULATION
 from phonolith.hw.verilog import TOP
 from phonolith.sim.rtl.source import verilog_text
 from phonolith.sim.rtl.toolchain import find_toolchain
@@ -26,17 +27,18 @@ def design(array: str) -> str:
     return verilog_text(MachineConfig.load(array=array, bus_bits=MACHINES.get(array, 64)))
 
 
-def lint(text: str, waivers: Path, folder: Path) -> str:
+def lint(text: str, waivers: Path, folder: Path, *flags: str) -> str:
     """Return what Verilator says with all warnings on."""
     tools, source = find_toolchain(), folder / "design.v"
     source.write_text(text)
-    command = [tools.verilator, "--lint-only", "-Wall", "--top-module", TOP, waivers, source]
+    command = [tools.verilator, "--lint-only", "-Wall", *flags, "--top-module", TOP, waivers, source]
     return subprocess.run(command, env=tools.environment, capture_output=True, text=True, timeout=100).stderr
 
 
+@pytest.mark.parametrize("flags", [(), (f"+define+{SIMULATION}",)])
 @pytest.mark.parametrize("array", MACHINES)
-def test_lint_is_clean_but_for_the_waivers(array, repository, tmp_path):
-    assert lint(design(array), repository / "hw/phonolith.vlt", tmp_path) == ""
+def test_lint_is_clean_but_for_the_waivers(array, flags, repository, tmp_path):
+    assert lint(design(array), repository / "hw/phonolith.vlt", tmp_path, *flags) == ""
 
 
 @pytest.mark.parametrize("rule, fault", [
