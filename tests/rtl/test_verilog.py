@@ -8,7 +8,7 @@ import pytest
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.row_verilog import SIMULATION
-from phonolith.hw.verilog import TOP
+from phonolith.hw.verilog import TOP, index_instead_of_shifting
 from phonolith.sim.rtl.source import verilog_text
 from phonolith.sim.rtl.toolchain import find_toolchain
 
@@ -65,3 +65,12 @@ def test_text_grows_with_rows_plus_columns():
     """Rows cost the same lines whatever the columns."""
     lines = {array: design(array).count("\n") for array in ("4x8", "8x8", "4x12", "8x12")}
     assert lines["8x12"] - lines["4x12"] == lines["8x8"] - lines["4x8"] > 0
+
+
+@pytest.mark.parametrize("index_bits, index", [(7, "\\$9"), (8, "\\$9 [6:0]")])
+def test_taking_bits_by_a_shift_becomes_an_index(index_bits, index):
+    declared = f"  wire [127:0] word;\n  wire [7:0] \\$1 ;\n  wire [127:0] \\$2 ;\n  wire [{index_bits - 1}:0] \\$9 ;\n"
+    taken = "  assign \\$1  = word >> \\$9 ;\n"
+    whole = "  assign \\$2  = word >> \\$9 ;\n  assign \\$3  = { word, 8'h00 } >> \\$9 ;\n"
+    assert index_instead_of_shifting(declared + taken + whole) == \
+        declared + f"  assign \\$1  = word[{index} +: 8];\n" + whole
