@@ -23,7 +23,7 @@ from phonolith.hw.registers import Registers
 from phonolith.hw.requantize import Requantizer
 from phonolith.hw.row_registers import RowReduction, RowRegisters
 from phonolith.hw.row_unit import RowUnit, SerialUnit
-from phonolith.hw.row_verilog import row_verilog
+from phonolith.hw.row_verilog import simulated_row, synthesized_row
 from phonolith.hw.scratchpad import Scratchpad
 from phonolith.hw.segments import BURST_BITS, BeatWalker, BurstSplitter, LoopWalker, Records, log2_bytes
 from phonolith.hw.sequencer import Sequencer
@@ -35,7 +35,7 @@ from phonolith.hw.unpacker import Unpacker
 from phonolith.hw.vector_engine import VectorEngine
 from phonolith.hw.vector_issue import RowAddress, VectorIssue
 from phonolith.hw.vector_lane import VectorLane
-from phonolith.hw.verilog import strip_memory_contents
+from phonolith.hw.verilog import index_instead_of_shifting, strip_memory_contents
 
 MEMORIES = {"activation_sram_bytes": 4096, "weight_sram_bytes": 4096, "scratchpad_bytes": 640, "parameter_bytes": 640}
 # By the name of the Verilog's top. Rows are no power of two times columns. A word of the first machine (9 bytes, one
@@ -99,6 +99,12 @@ class ComponentTop(wiring.Component):
 
 
 def generate(top: str) -> str:
-    """Return the Verilog of all components for one machine of ``MACHINES``."""
+    """Return the Verilog of all components for one machine of ``MACHINES``, in the form that the accelerator's has.
+
+    The first machine's rows are those that simulate faster, the others' those that are synthesized.
+    """
     text = verilog.convert(ComponentTop(top), name=top, emit_src=False, strip_internal_attrs=True)
-    return strip_memory_contents(text) + row_verilog(MACHINES[top])
+    modules = strip_memory_contents(text).split("endmodule\n")
+    config, fast = MACHINES[top], top == next(iter(MACHINES))
+    row = simulated_row(config.columns) if fast else synthesized_row(config)
+    return "endmodule\n".join(map(index_instead_of_shifting, modules)) + row
