@@ -27,6 +27,8 @@ from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Reduce, Saturate, Source
 
+# A program may have one MATMUL for so many words of a queue that is not drained yet.
+QUEUE_WORDS_PER_MATMUL = 16
 # Buffers of one word per row that a drain may need at the same time.
 SCRATCH_SHARE = 4
 
@@ -82,33 +84,35 @@ class WideAttention(Attention):
         add_sums(ctx, block.rows)
 
     def multiply_context(self, block: Block) -> None:
-        """Begin to multiply the planes by the values: few MATMULs may be ahead of what drains them."""
-        self.multiply_tile(block, 0)
+        """Begin to multiply the planes by the values."""
+        self.multiplied = 0
+        self.multiply_ahead(block, 0, 0)
 
-    def multiply_tile(self, block: Block, tile: int) -> None:
-        """Multiply the planes by one column tile of the values."""
-        operands = self.operands[block.head]
-        for plane in ORDER:
+    def multiply_ahead(self, block: Block, tile: int, drained: int) -> None:
+        """Multiply the planes by the values up to a column tile, as far as queues let MATMULs be ahead of drains."""
+        operands, planes = self.operands[block.head], len(ORDER)
+        limit = drained + self.ctx.config.queue_words // QUEUE_WORDS_PER_MATMUL
+        while self.multiplied < min(limit, planes * min(tile + 1, self.value_tiles)):
+            each, plane = divmod(self.multiplied, planes)
             self.ctx.emitter.matmul(
-                a_base=self.exponentials[block].low + plane * self.exp_words, a_unsigned=True,
-                w_base=operands.low + self.key_words + tile * self.step_words, k=self.steps)
-        if tile == self.value_tiles - 1:
-            self.release_operands(block)
+                a_base=self.exponentials[block].low + ORDER[plane] * self.exp_words, a_unsigned=True,
+                w_base=operands.low + self.key_words + each * self.step_words, k=self.steps)
+            self.multiplied += 1
+            if self.multiplied == planes * self.value_tiles:
+                self.release_operands(block)
 
     def drain_context(self, block: Block) -> None:
         """Divide by the row sums and store, tile by tile, the array one tile ahead."""
         row_factor(self.ctx, self.node.attributes["context"], block.rows, SMALL_FACTOR)
         y = head_columns(self.y, block.head, self.heads)
         for tile in range(self.value_tiles):
-            if tile + 1 < self.value_tiles:
-                self.multiply_tile(block, tile + 1)
             start = tile * self.tile_columns
-            self.drain_columns(block, y.slice(start, min(start + self.tile_columns, self.width)), first=tile == 0)
+            self.drain_columns(block, y.slice(start, min(start + self.tile_columns, self.width)), tile)
 
-    def drain_columns(self, block: Block, y: View, first: bool = False) -> None:
+    def drain_columns(self, block: Block, y: View, tile: int = 0) -> None:
         """Add the products of one column tile, round and store."""
         ctx, rows, columns = self.ctx, block.rows, y.shape[-1]
-        context = self.drain_planes(rows, columns, first)
+        context = self.drain_planes(block, columns, tile)
         with ctx.take(ctx.results, rows) as result:
             ctx.emitter.vector(
                 rows=rows, columns=columns, source=Source.SCRATCHPAD, source_base=context.low, source_pitch=1,
@@ -120,14 +124,15 @@ class WideAttention(Attention):
                 address=y.address + block.start * y.strides[0], base=result, pitch=1,
                 inner_count=rows, inner_stride=y.strides[0], row_bytes=columns)
 
-    def drain_planes(self, rows: int, columns: int, first: bool) -> Region:
+    def drain_planes(self, block: Block, columns: int, tile: int) -> Region:
         """Take the products of a column tile from the array; return where their sum is.
 
         The high plane's row factor is computed when the array already has room for that plane's product.
         """
-        ctx, sums = self.ctx, None
-        for plane in ORDER:
-            if first and plane == HIGH:
+        ctx, rows, sums = self.ctx, block.rows, None
+        for number, plane in enumerate(ORDER):
+            self.multiply_ahead(block, tile + 1, tile * len(ORDER) + number)
+            if tile == 0 and plane == HIGH:
                 row_factor(ctx, self.node.attributes["context"], rows, HIGH_FACTOR)
             added = ctx.hold(ctx.results, rows)
             ctx.emitter.vector(

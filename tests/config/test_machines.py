@@ -71,6 +71,14 @@ def test_semaphores_stay_in_range_with_a_small_scratchpad(shape):
     assert result["first_difference"] is None
 
 
+@pytest.mark.parametrize("queue_words", [32, 64])
+def test_wide_softmax_with_short_queues(queue_words):
+    """Three products per column tile wait for their drain, and few may."""
+    config = replace(least_memories(MachineConfig(rows=8, columns=8), 8), queue_words=queue_words)
+    result = verify_cases([("seed 11", *random_graph(11))], config, ("golden", "iss"))
+    assert (result["failed"], result["first_difference"]) == (0, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 8])
 def test_rtl_with_small_memories(factor):
