@@ -27,7 +27,7 @@ from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Reduce, Saturate, Source
 
-# A program may have one MATMUL for so many words of a queue that is not drained yet.
+# One MATMUL that is not drained yet is allowed for so many words of a queue (docs/isa.md, Program).
 QUEUE_WORDS_PER_MATMUL = 16
 # Buffers of one word per row that a drain may need at the same time.
 SCRATCH_SHARE = 4
@@ -102,7 +102,7 @@ class WideAttention(Attention):
                 self.release_operands(block)
 
     def drain_context(self, block: Block) -> None:
-        """Divide by the row sums and store, tile by tile, the array one tile ahead."""
+        """Divide by the row sums and store, tile by tile, the array one tile ahead where the queues allow it."""
         row_factor(self.ctx, self.node.attributes["context"], block.rows, SMALL_FACTOR)
         y = head_columns(self.y, block.head, self.heads)
         for tile in range(self.value_tiles):
