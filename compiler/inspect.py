@@ -4,12 +4,12 @@ import math
 
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import graph_to_json
-from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
+from phonolith.compiler.shapes import Shape, check_frames, infer_shapes, visible_chunks
 
 
 def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
     """Return the multiply-accumulates of the mathematical product, unpadded; 0 for other operators."""
-    if node.op in ("linear", "conv2d"):
+    if node.op in ("linear", "conv2d", "depthwise_conv1d"):
         weight = node.constants["weight"]
         return math.prod(shapes[node.name][:-1]) * weight.size
     if node.op == "matmul":
@@ -18,8 +18,15 @@ def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
         return math.prod(shapes[node.name]) * inner // split
     if node.op == "attention":
         (frames, width), (sources, value_width) = shapes[node.inputs[0]], shapes[node.inputs[2]]
-        return frames * sources * (width + value_width)
+        pairs = visible_pairs(node, frames) if node.attributes.get("chunk") else frames * sources
+        return pairs * (width * (2 if "positions" in node.constants else 1) + value_width)
     return 0
+
+
+def visible_pairs(attention: Node, frames: int) -> int:
+    """Return how many pairs of query and key an attention over chunks of ``frames`` rows scores."""
+    chunks = visible_chunks(frames, attention.attributes["chunk"], attention.attributes.get("left", 0))
+    return sum((rows.stop - rows.start) * (seen.stop - seen.start) for rows, seen in chunks)
 
 
 def tensor_bytes(dtype: str, shape: Shape) -> int:

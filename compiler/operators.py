@@ -12,8 +12,9 @@ class Operator:
 
     ``inputs`` lists the dtypes allowed for each input, ``outputs`` those of the result (empty: that of
     the first input), ``constants`` the dtype of each constant by role ("output": the node's dtype),
-    ``optional`` the names of attributes that may be absent, ``optional_inputs`` how many trailing
-    inputs may be.
+    ``optional`` the names of attributes that may be absent, ``optional_constants`` are like ``constants``
+    but may be absent, ``optional_inputs`` says how many trailing inputs may be. Programs cannot hold operators that
+    are not ``compiled``; the golden model runs them.
     """
 
     summary: str
@@ -22,11 +23,14 @@ class Operator:
     constants: dict[str, str] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    optional_constants: dict[str, str] = field(default_factory=dict)
     optional_inputs: int = 0
-    lowered_only: bool = False
+    compiled: bool = True
 
 
 CHANNEL_CONSTANTS = {"weight": "int8", "bias": "int32", "multiplier": "int32", "shift": "int32"}
+# A table fused into the product in front of it, and the dtype of the bytes that index it.
+FUSED_TABLE = {"optional": ("table_dtype",), "optional_constants": {"table": "output"}}
 
 OPERATORS = {
     "linear": Operator(
@@ -34,12 +38,22 @@ OPERATORS = {
         (BYTES, ("int16",)),
         constants=CHANNEL_CONSTANTS,
         optional_inputs=1,
+        **FUSED_TABLE,
     ),
     "conv2d": Operator(
         "two-dimensional convolution over time and frequency, channels last",
         (BYTES,),
         constants=CHANNEL_CONSTANTS,
         attributes=("stride", "padding"),
+        **FUSED_TABLE,
+    ),
+    "depthwise_conv1d": Operator(
+        "convolution over time of each column with a kernel of its own",
+        (BYTES,),
+        constants=CHANNEL_CONSTANTS,
+        attributes=("padding",),
+        compiled=False,
+        **FUSED_TABLE,
     ),
     "matmul": Operator(
         "product of two run-time operands, optionally multi-head, optionally divided by row sums",
@@ -56,11 +70,12 @@ OPERATORS = {
         optional=("offset",),
     ),
     "attention": Operator(
-        "softmax(q k^T) v, the fused form of matmul, softmax_exp, matmul",
+        "softmax(q k^T) v, optionally with relative positions, optionally over chunks of the rows",
         (("int8",), ("int8",), ("int8",)),
         constants={"table": "uint8"},
         attributes=("scores", "exp", "context"),
-        lowered_only=True,
+        optional=("position_scores", "chunk", "left"),
+        optional_constants={"positions": "int8", "position_bias": "int32"},
     ),
     "layernorm": Operator(
         "layer normalization over the last axis",
@@ -69,6 +84,19 @@ OPERATORS = {
         attributes=("mean_multiplier", "mean_shift", "numerator", "shift", "epsilon"),
     ),
     "add": Operator("saturating sum of two tensors of one scale", (("int16",),) * 2, outputs=("int16",)),
+    "add_rows": Operator(
+        "saturating sum of each row and a constant row of its own",
+        (("int16",),),
+        outputs=("int16",),
+        constants={"rows": "int16"},
+        compiled=False,
+    ),
+    "multiply": Operator(
+        "product of two tensors, element by element",
+        (("int16",), ANY),
+        attributes=("shift",),
+        compiled=False,
+    ),
     "rescale": Operator("change of scale and dtype", (ANY,), attributes=("multiplier", "shift")),
     "table": Operator(
         "any function of one 8-bit value (GELU, SiLU, sigmoid, tanh, ReLU)",
@@ -84,4 +112,4 @@ OPERATORS = {
 
 def supported_operators() -> list[str]:
     """Return the operators a model file may hold, by name."""
-    return sorted(name for name, operator in OPERATORS.items() if not operator.lowered_only)
+    return sorted(OPERATORS)

@@ -4,6 +4,7 @@ from phonolith.compiler.allocate import Dram
 from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place
+from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
@@ -11,8 +12,11 @@ from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 from phonolith.compiler.synchronize import synchronize
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
 
 Frames = dict[str, tuple[int, int]]
+# Forms of operators that programs cannot hold, by what a node of that form has.
+NOT_COMPILED = ("positions", "chunk", "table_dtype")
 
 
 def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
@@ -23,7 +27,19 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
     """
     check_frames(graph, frames)
     lowered = lower_graph(graph)  # check, prove sums, fuse
+    check_compiled(lowered)
     return generate(lowered, infer_shapes(lowered, frames), config)
+
+
+def check_compiled(graph: Graph) -> None:
+    """Refuse operators, and forms of operators, that programs cannot hold: PhonolithError ``unsupported-operator``."""
+    for node in graph.nodes:
+        forms = [name for name in NOT_COMPILED if name in node.constants or node.attributes.get(name)]
+        if forms or not OPERATORS[node.op].compiled:
+            raise PhonolithError(
+                "unsupported-operator",
+                f"node {node.name!r} ({' with '.join([node.op, *forms[:1]])}) cannot be compiled to a program.",
+                "Run the model with the golden model: phonolith evaluate.")
 
 
 def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Program:

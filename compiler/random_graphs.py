@@ -4,6 +4,7 @@ A graph grows block by block from one input. Each value carries an estimate of i
 which the next multiplier is chosen, so that values stay lively without interpreting the graph.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -263,7 +264,8 @@ def double_block(b: Builder, x: Tensor) -> Tensor:
     return b.append("add", (x, x), "int16", x.shape, 2 * x.rms)
 
 
-BLOCKS = (
+Block = Callable[[Builder, Tensor], Tensor]
+BLOCKS: tuple[Block, ...] = (
     linear_block,
     sliced_linear_block,
     feed_forward_block,
@@ -276,15 +278,15 @@ BLOCKS = (
 )
 
 
-def random_graph(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Return a random graph of one to four blocks and matching inputs, the same for the same seed."""
+def random_graph(seed: int, blocks: tuple[Block, ...] = BLOCKS) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return a random graph of one to four of ``blocks`` and matching inputs, the same for the same seed."""
     b = Builder(seed)
     frames, width, dtype = b.choose(*FRAMES), b.integer(3, 70), b.choose("int8", "int8", "uint8")
     value = Value("x", dtype, (width,))
     x = Tensor("x", dtype, (frames, width), 74.0 if dtype == "int8" else 147.0)
     inputs = {"x": b.integers(dtype, frames, width)}
     for _ in range(b.integer(1, 4)):
-        x = b.choose(*BLOCKS)(b, x)
+        x = b.choose(*blocks)(b, x)
     if b.chance(0.4) and x.dtype != "uint8":
         x = b.append("argmax", (x,), "int16", x.shape[:1], 1.0)
     graph = Graph(f"random-{seed}", (value,), tuple(b.nodes), (x.name, *b.results), {"seed": seed})

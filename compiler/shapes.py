@@ -1,6 +1,7 @@
 """Shape inference for integer graphs, for one number of frames."""
 
 import math
+from collections.abc import Iterator
 
 from phonolith.compiler.ir import Graph, Node
 from phonolith.hw.errors import PhonolithError
@@ -44,6 +45,13 @@ def _conv2d(node: Node, x: Shape) -> Shape:
     return (time, frequency, channels)
 
 
+def _depthwise_conv1d(node: Node, x: Shape) -> Shape:
+    require(len(x) == 2, node, f"the input must be [T, C], not {x}")
+    channels, kernel = node.constants["weight"].shape
+    require(x[1] == channels, node, f"the weight takes {channels} columns, the input has {x[1]}")
+    return (x[0] + sum(node.attributes["padding"]) - kernel + 1, channels)
+
+
 def _matmul(node: Node, a: Shape, b: Shape) -> Shape:
     heads, transpose = node.attributes.get("heads"), node.attributes["transpose_b"]
     if node.attributes.get("wide"):
@@ -62,9 +70,31 @@ def _matmul(node: Node, a: Shape, b: Shape) -> Shape:
 
 def _attention(node: Node, q: Shape, k: Shape, v: Shape) -> Shape:
     require(q[1] == k[1] and k[0] == v[0], node, f"the operands are {q}, {k} and {v}")
+    local = "positions" in node.constants or node.attributes.get("chunk")
+    require(q[0] == k[0] or not local, node, f"positions and chunks need as many keys as queries, not {k} and {q}")
     heads = node.attributes["scores"].get("heads", 1)
     require(q[1] % heads == 0 and v[1] % heads == 0, node, f"{q} does not divide into {heads} heads")
+    if "positions" in node.constants:
+        _position_shapes(node, heads, q[1])
     return (q[0], v[1])
+
+
+def _position_shapes(node: Node, heads: int, width: int) -> None:
+    positions, bias = (node.constants[role].shape for role in ("positions", "position_bias"))
+    require(positions[1] == width, node, f"positions have {positions[1]} columns, the queries {width}")
+    wanted = (heads, positions[0])
+    require(bias == wanted, node, f"position_bias has shape {bias}, not {wanted}")
+
+
+def visible_chunks(frames: int, chunk: int = 0, left: int = 0) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of each chunk and the rows that they attend to: their chunk and ``left`` chunks before it.
+
+    With ``chunk`` 0 there is one of all ``frames``.
+    """
+    step = chunk or max(frames, 1)
+    for start in range(0, frames, step):
+        stop = min(start + step, frames)
+        yield slice(start, stop), slice(max(start - left * step, 0), stop)
 
 
 def _softmax_exp(node: Node, x: Shape) -> Shape:
@@ -72,6 +102,17 @@ def _softmax_exp(node: Node, x: Shape) -> Shape:
 
 
 def _add(node: Node, a: Shape, b: Shape) -> Shape:
+    require(a == b, node, f"the operands are {a} and {b}")
+    return a
+
+
+def _add_rows(node: Node, x: Shape) -> Shape:
+    columns = node.constants["rows"].shape[1]
+    require(len(x) == 2 and x[1] == columns, node, f"its rows have {columns} columns, the input is {x}")
+    return x
+
+
+def _multiply(node: Node, a: Shape, b: Shape) -> Shape:
     require(a == b, node, f"the operands are {a} and {b}")
     return a
 
@@ -97,9 +138,12 @@ def _reshape(node: Node, x: Shape) -> Shape:
 RULES = {
     "linear": _linear,
     "conv2d": _conv2d,
+    "depthwise_conv1d": _depthwise_conv1d,
     "matmul": _matmul,
     "attention": _attention,
     "add": _add,
+    "add_rows": _add_rows,
+    "multiply": _multiply,
     "layernorm": _layernorm,
     "slice": _slice,
     "reshape": _reshape,
@@ -142,8 +186,8 @@ def check_frames(graph: Graph, frames: int) -> None:
 def infer_shapes(graph: Graph, frames: int) -> dict[str, Shape]:
     """Return the shape of every graph input and node when all inputs have ``frames`` frames.
 
-    Raises PhonolithError ``input-too-short`` when a tensor would have no frame, ``invalid-graph`` when
-    shapes do not fit together.
+    Raises PhonolithError ``input-too-short`` when a tensor would have no frame, ``input-too-long`` when one has more
+    than a table of positions, ``invalid-graph`` when shapes do not fit together.
     """
     shapes, empty = _shapes_until_empty(graph, max(frames, 0)) if frames > 0 else ({}, True)
     if empty is not None:
@@ -152,4 +196,43 @@ def infer_shapes(graph: Graph, frames: int) -> dict[str, Shape]:
             f"{frames} frames of input leave nothing after the front end of {graph.name!r}.",
             f"Give at least {minimum_frames(graph)} frames.",
         )
+    for node in graph.nodes:
+        limit = row_limit(node)
+        if limit and shapes[node.name][0] > limit:
+            raise PhonolithError(
+                "input-too-long",
+                f"{frames} frames of input are {shapes[node.name][0]} at node {node.name!r} ({node.op}) of "
+                f"{graph.name!r}, whose positions are for at most {limit}.",
+                f"Give at most {longest_frames(graph, frames)} frames, or quantize the model again with "
+                f"--max-frames {shapes[node.name][0]}.",
+            )
     return shapes
+
+
+def row_limit(node: Node) -> int | None:
+    """Return the most rows that the positions of a node are for; None when it works on any number.
+
+    Attention over chunks sees no offsets beyond its chunk and those before it.
+    """
+    if node.op == "add_rows":
+        return len(node.constants["rows"])
+    if "positions" not in node.constants:
+        return None
+    limit, attributes = (len(node.constants["positions"]) + 1) // 2, node.attributes
+    reach = (attributes.get("left", 0) + 1) * attributes.get("chunk", 0)
+    return None if 0 < reach <= limit else limit
+
+
+def longest_frames(graph: Graph, most: int = MAX_FRAMES) -> int:
+    """Return the most input frames, up to ``most``, that no table of positions is too short for."""
+    limits = {node.name: row_limit(node) for node in graph.nodes}
+
+    def fits(frames: int) -> bool:
+        shapes, _ = _shapes_until_empty(graph, frames)
+        return all(shapes[name][0] <= limit for name, limit in limits.items() if limit and name in shapes)
+
+    low, high = (most, most) if fits(most) else (0, most - 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

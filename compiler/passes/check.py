@@ -63,9 +63,10 @@ def _check_dtypes(node: Node, operator: Operator, dtypes: list[str]) -> None:
 
 
 def _check_constants(node: Node, operator: Operator) -> None:
-    given, expected = sorted(node.constants), sorted(operator.constants)
+    roles = operator.constants | {r: d for r, d in operator.optional_constants.items() if r in node.constants}
+    given, expected = sorted(node.constants), sorted(roles)
     require(given == expected, node, f"its constants are {given}, not {expected}")
-    for role, dtype in operator.constants.items():
+    for role, dtype in roles.items():
         constant, wanted = node.constants[role], node.dtype if dtype == "output" else dtype
         require(constant.dtype == DTYPES[wanted], node, f"{role} is {constant.dtype}, not {wanted}")
         if role in RANGES:
@@ -74,18 +75,24 @@ def _check_constants(node: Node, operator: Operator) -> None:
 
 
 def _check_lengths(node: Node) -> None:
-    """Every per-channel constant has one element per output channel; tables have 256, one per plane of exponentials."""
+    """Every per-channel constant has one element per output channel; tables have 256, one per plane of exponentials.
+
+    Constants with a row per frame or offset have two dimensions.
+    """
     if "table" in node.constants:
         exp = node.attributes.get("exp", node.attributes)
         shape, wanted = node.constants["table"].shape, (PLANES, 256) if "offset" in exp else (256,)
         require(shape == wanted, node, f"its table has shape {shape}, not {wanted}")
+    for role in ("rows", "positions", "position_bias"):
+        constant = node.constants.get(role, np.zeros((1, 1)))
+        require(constant.ndim == 2 and constant.size > 0, node, f"{role} has shape {constant.shape}")
     leading = next((node.constants[role] for role in ("weight", "gamma") if role in node.constants), None)
     if leading is None:
         return
-    rank = {"linear": 2, "conv2d": 4, "layernorm": 1}[node.op]
+    rank = {"linear": 2, "conv2d": 4, "depthwise_conv1d": 2, "layernorm": 1}[node.op]
     require(leading.ndim == rank and leading.size > 0, node, f"its weight has shape {leading.shape}")
     for role, constant in node.constants.items():
-        fits = role == "weight" or constant.shape == (len(leading),)
+        fits = role in ("weight", "table") or constant.shape == (len(leading),)
         require(fits, node, f"{role} has shape {constant.shape} for {len(leading)} channels")
 
 
@@ -102,17 +109,22 @@ def _check_attributes(node: Node, operator: Operator) -> None:
     require(not unknown, node, f"it has unknown attributes {', '.join(sorted(unknown))}")
     if node.op == "attention":
         return _check_attention(node)
-    scalars = {name: node.attributes[name] for name in RANGES if name in node.attributes}
-    for name, value in scalars.items():
-        require(isinstance(value, int), node, f"{name} is {value!r}, not an integer")
-        row_factor = name == "shift" and "numerator" in node.attributes
-        _check_range(node, name, value, ROW_FACTOR_SHIFT if row_factor else RANGES[name])
+    _check_scalars(node, {name: node.attributes[name] for name in RANGES if name in node.attributes})
     CHECKS.get(node.op, lambda node: None)(node)
 
 
+def _check_scalars(node: Node, scalars: dict[str, int]) -> None:
+    for name, value in scalars.items():
+        require(isinstance(value, int), node, f"{name} is {value!r}, not an integer")
+        row_factor = name == "shift" and "numerator" in scalars
+        _check_range(node, name, value, ROW_FACTOR_SHIFT if row_factor else RANGES[name])
+
+
 def _check_attention(node: Node) -> None:
-    """The three parts of a fused node are checked as the nodes they came from."""
+    """The parts of attention are checked as the operators that they are."""
     attributes, table = node.attributes, {"table": node.constants["table"]}
+    for name in ("scores", "exp", "context"):
+        require(isinstance(attributes[name], dict), node, f"{name} is {attributes[name]!r}")
     parts = (
         Node(node.name, "matmul", node.inputs[:2], "int16", {}, attributes["scores"]),
         Node(node.name, "softmax_exp", node.inputs[:1], "uint8", table, attributes["exp"]),
@@ -120,6 +132,34 @@ def _check_attention(node: Node) -> None:
     )
     for part in parts:
         _check_attributes(part, OPERATORS[part.op])
+    scores, context = attributes["scores"], attributes["context"]
+    require(scores["transpose_b"] and not context["transpose_b"], node, "it transposes the wrong operand")
+    require(context.get("normalize"), node, "its context is not normalized")
+    require(scores.get("heads") == context.get("heads"), node, "scores and context differ in heads")
+    require(("offset" in attributes["exp"]) == context.get("wide", False), node, "offset and wide need each other")
+    _check_positions(node)
+    _check_chunks(node)
+
+
+def _check_positions(node: Node) -> None:
+    """Positions come with a bias per head and offset, and a factor that brings them to the scale of the scores."""
+    given = {name for name in ("positions", "position_bias") if name in node.constants}
+    given |= {"position_scores"} & set(node.attributes)
+    require(len(given) in (0, 3), node, f"of positions, position_bias and position_scores it has only {sorted(given)}")
+    if not given:
+        return
+    offsets, factor = len(node.constants["positions"]), node.attributes["position_scores"]
+    require(offsets % 2 == 1, node, f"positions have {offsets} rows, not 2 L - 1")
+    require(isinstance(factor, dict) and factor.keys() == {"multiplier", "shift"}, node,
+            f"position_scores is {factor!r}, not a multiplier and a shift")
+    _check_scalars(node, factor)
+
+
+def _check_chunks(node: Node) -> None:
+    chunk, left = (node.attributes.get(name, 0) for name in ("chunk", "left"))
+    for name, value in (("chunk", chunk), ("left", left)):
+        require(type(value) is int and value >= 0, node, f"{name} is {value!r}")
+    require(chunk > 0 or left == 0, node, f"left is {left} without chunks")
 
 
 def _check_matmul(node: Node) -> None:
@@ -135,14 +175,39 @@ def _check_matmul(node: Node) -> None:
         require(node.attributes["shift"] >= WIDE_SHIFT, node, f"wide needs a shift of at least {WIDE_SHIFT}")
 
 
+def _check_linear(node: Node) -> None:
+    """Of a table and the dtype of its index there are both or none, and no residual besides."""
+    index, fused = node.attributes.get("table_dtype"), "table" in node.constants
+    require(fused == (index is not None), node, "table and table_dtype need each other")
+    require(not fused or index in BYTES, node, f"table_dtype is {index!r}")
+    require(not fused or len(node.inputs) == 1, node, "a table and a residual exclude each other")
+    require(not fused or node.dtype in BYTES, node, f"its table makes int8 or uint8, not {node.dtype}")
+
+
 def _check_conv2d(node: Node) -> None:
+    _check_linear(node)
     for name, least in (("stride", 1), ("padding", 0)):
-        pair = node.attributes[name]
-        require(len(pair) == 2 and min(pair) >= least, node, f"{name} is {pair}")
+        _check_pair(node, name, least)
+
+
+def _check_depthwise_conv1d(node: Node) -> None:
+    _check_linear(node)
+    _check_pair(node, "padding", 0)
+
+
+def _check_pair(node: Node, name: str, least: int) -> None:
+    pair = node.attributes[name]
+    require(len(pair) == 2 and min(pair) >= least, node, f"{name} is {pair}")
 
 
 def _check_softmax_exp(node: Node) -> None:
     require(node.attributes["multiplier"] >= 0, node, "its multiplier is negative")
 
 
-CHECKS = {"matmul": _check_matmul, "conv2d": _check_conv2d, "softmax_exp": _check_softmax_exp}
+CHECKS = {
+    "matmul": _check_matmul,
+    "linear": _check_linear,
+    "conv2d": _check_conv2d,
+    "depthwise_conv1d": _check_depthwise_conv1d,
+    "softmax_exp": _check_softmax_exp,
+}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from phonolith.compiler.ir import Graph, Node
-from phonolith.compiler.shapes import MAX_FRAMES, Shape, infer_shapes
+from phonolith.compiler.shapes import MAX_FRAMES, Shape, infer_shapes, longest_frames
 from phonolith.hw.errors import PhonolithError
 
 Operand = tuple[str, Shape]  # dtype and shape
@@ -16,12 +16,12 @@ RANGE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
     """Return ``graph`` unchanged; PhonolithError when a sum, bias included, could leave int32.
 
-    ``frames`` bounds the inputs' time dimension, and with it the sums that run over time. Values that a ``layernorm``
-    squares must stay within 17 bits.
+    ``frames`` bounds the inputs' time dimension, as tables of positions do, and with it the sums that run over time.
+    Values that a ``layernorm`` squares must stay within 17 bits.
     """
     dtypes = {value.name: value.dtype for value in graph.inputs}
     dtypes |= {node.name: node.dtype for node in graph.nodes}
-    shapes = infer_shapes(graph, frames)
+    shapes = infer_shapes(graph, longest_frames(graph, frames))
     for node in graph.nodes:
         operands = [(dtypes[name], shapes[name]) for name in node.inputs]
         lowest, highest = BOUNDS[node.op](node, *operands) if node.op in BOUNDS else np.zeros((2, 1), np.int64)
@@ -33,7 +33,7 @@ def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
         if node.op == "layernorm":
             check_centred(node, operands[0][1][-1])
         if node.attributes.get("context", node.attributes).get("wide"):
-            check_low_sum(node, operands[-1][1][0])
+            check_low_sum(node, sources(node, operands[-1][1][0]))
     return graph
 
 
@@ -69,11 +69,15 @@ def check_low_sum(node: Node, steps: int) -> None:
 
 def weighted_bounds(node: Node, x: Operand, *_residual: Operand) -> np.ndarray:
     """Return the lowest and highest sum of products + bias, int64 ``[2, channels]``."""
-    weight = node.constants["weight"].astype(np.int64).reshape(len(node.constants["weight"]), -1)
-    bias = node.constants["bias"].astype(np.int64)
-    low, high = RANGE[x[0]]
+    weight = node.constants["weight"]
+    return signed_bounds(weight.reshape(len(weight), -1), node.constants["bias"], x[0])
+
+
+def signed_bounds(weight: np.ndarray, bias: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the lowest and highest ``weight [N, K] . x + bias [N]`` for any x of ``dtype``, int64 ``[2, N]``."""
+    weight, (low, high) = weight.astype(np.int64), RANGE[dtype]
     positive, negative = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
-    return np.stack([positive * low + negative * high, positive * high + negative * low]) + bias
+    return np.stack([positive * low + negative * high, positive * high + negative * low]) + bias.astype(np.int64)
 
 
 def _product_bounds(depth: int, a: str, b: str) -> np.ndarray:
@@ -88,10 +92,26 @@ def matmul_bounds(node: Node, a: Operand, b: Operand) -> np.ndarray:
 
 
 def attention_bounds(node: Node, q: Operand, k: Operand, v: Operand) -> np.ndarray:
-    """Return the lowest and highest sum of both products."""
+    """Return the lowest and highest sum of all products."""
     scores = _product_bounds(q[1][-1] // node.attributes["scores"].get("heads", 1), q[0], k[0])
-    context = _product_bounds(k[1][0], "uint8", v[0])
-    return np.stack([np.minimum(scores[0], context[0]), np.maximum(scores[1], context[1])])
+    context = _product_bounds(sources(node, k[1][0]), "uint8", v[0])
+    bounds = np.concatenate([scores, context, position_bounds(node, q[0])], axis=1)
+    return np.array([[bounds[0].min()], [bounds[1].max()]])
+
+
+def position_bounds(node: Node, q: str) -> np.ndarray:
+    """Return the lowest and highest sums of queries of dtype ``q`` and positions, int64 ``[2, heads * offsets]``."""
+    if "positions" not in node.constants:
+        return np.zeros((2, 1), np.int64)
+    positions, bias = node.constants["positions"], node.constants["position_bias"]
+    rows = positions.reshape(len(positions), len(bias), -1).transpose(1, 0, 2).reshape(bias.size, -1)
+    return signed_bounds(rows, bias.ravel(), q)
+
+
+def sources(node: Node, frames: int) -> int:
+    """Return how many of ``frames`` rows a query sees at most."""
+    reach = (node.attributes.get("left", 0) + 1) * node.attributes.get("chunk", 0)
+    return min(reach or frames, frames)
 
 
 def layernorm_bounds(node: Node, x: Operand) -> np.ndarray:
@@ -102,6 +122,7 @@ def layernorm_bounds(node: Node, x: Operand) -> np.ndarray:
 BOUNDS = {
     "linear": weighted_bounds,
     "conv2d": weighted_bounds,
+    "depthwise_conv1d": weighted_bounds,
     "matmul": matmul_bounds,
     "attention": attention_bounds,
     "layernorm": layernorm_bounds,

@@ -88,3 +88,8 @@ def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     starts = range(0, max(a.shape[-2], 1), rows)
     parts = [a[..., start : start + rows, :] @ b for start in starts]
     return np.concatenate(parts, axis=-2).astype(np.int64)
+
+
+def exact_dot(windows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the sums over the last axis of ``windows [.., C, K] * weight [C, K]``, 8-bit integers, as int64."""
+    return np.einsum("...ck,ck->...c", windows.astype(np.int64), weight.astype(np.int64))

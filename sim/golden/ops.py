@@ -7,6 +7,7 @@ and its attributes, under the names the document gives them. Results have the ou
 import numpy as np
 
 from phonolith.sim.golden.arithmetic import (
+    exact_dot,
     exact_matmul,
     fit_int32,
     inverse_sqrt,
@@ -17,21 +18,33 @@ from phonolith.sim.golden.arithmetic import (
 )
 
 
-def linear(x, residual=None, *, dtype, weight, bias, multiplier, shift):
+def finish(acc, dtype, bias, multiplier, shift, table_dtype=None, **fused):
+    """Requantize sums ``[.., N]`` with a bias per channel; with a ``table`` by way of bytes that index it."""
+    acc = fit_int32(acc + bias.astype(np.int64))
+    y = saturate(requantize(acc, multiplier, shift), table_dtype or dtype)
+    return table(y, dtype=dtype, **fused) if table_dtype else y
+
+
+def linear(x, residual=None, *, dtype, weight, **channels):
     """x ``[.., K]``, weight ``[N, K]`` -> ``[.., N]``; a residual is added after saturation to int16."""
-    acc = fit_int32(exact_matmul(x, weight.T) + bias.astype(np.int64))
-    y = saturate(requantize(acc, multiplier, shift), dtype)
+    y = finish(exact_matmul(x, weight.T), dtype, **channels)
     return y if residual is None else add(y, residual, dtype=dtype)
 
 
-def conv2d(x, *, dtype, weight, bias, multiplier, shift, stride, padding):
+def conv2d(x, *, dtype, weight, stride, padding, **channels):
     """x ``[T, F, C]``, weight ``[N, kh, kw, C]`` -> ``[T', F', N]``; zeros are padded on both sides."""
     (pad_t, pad_f), (step_t, step_f), kernel = padding, stride, weight.shape[1:3]
     x = np.pad(x, ((pad_t, pad_t), (pad_f, pad_f), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(0, 1))[::step_t, ::step_f]
     rows = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1)
-    columns = weight.reshape(len(weight), -1)
-    return linear(rows, dtype=dtype, weight=columns, bias=bias, multiplier=multiplier, shift=shift)
+    return linear(rows, dtype=dtype, weight=weight.reshape(len(weight), -1), **channels)
+
+
+def depthwise_conv1d(x, *, dtype, weight, padding, **channels):
+    """x ``[T, C]``, weight ``[C, k]`` -> ``[T + left + right - k + 1, C]``; padding is zeros."""
+    x = np.pad(x, (padding, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[1], axis=0)
+    return finish(exact_dot(windows, weight), dtype, **channels)
 
 
 def split_heads(x, heads: int):
@@ -92,10 +105,42 @@ def softmax_exp(x, *, dtype, table, multiplier, shift, offset=None):
     return saturate(np.stack([table[0][near], table[1][near], table[2][far]]), dtype)
 
 
-def attention(q, k, v, *, dtype, table, scores, exp, context):
-    """``softmax(q k^T) v`` of ``[T, H*D]`` operands: three operators with their own attributes."""
-    weights = softmax_exp(matmul(q, k, dtype="int16", **scores), dtype="uint8", table=table, **exp)
-    return matmul(weights, v, dtype=dtype, **context)
+def attention(q, k, v, *, dtype, scores, context, chunk=0, left=0, **parts):
+    """``softmax(q k^T) v`` of ``[T, H*D]`` operands; rows of a chunk see it and ``left`` chunks before it."""
+    step, whole = chunk or max(len(q), 1), []
+    for start in range(0, len(q), step):
+        seen = slice(max(start - left * step, 0), start + step) if chunk else slice(None)
+        rows = q[start : start + step]
+        weights = attention_weights(rows, k[seen], start - (seen.start or 0), scores, **parts)
+        whole.append(matmul(weights, v[seen], dtype=dtype, **context))
+    return np.concatenate(whole)
+
+
+def attention_weights(q, k, first, scores, *, table, exp, position_scores=None, **positions):
+    """Exponentials ``[H, M, N]`` of scores; row i of q stands ``first + i`` rows behind the first of k."""
+    total = matmul(q, k, dtype="int16", **scores)
+    if position_scores is not None:
+        heads = scores.get("heads")
+        by_offset = position_terms(q, heads, **positions, **position_scores)
+        total = add(total, shifted(by_offset, len(k), first), dtype="int16")
+    return softmax_exp(total, dtype="uint8", table=table, **exp)
+
+
+def position_terms(q, heads, positions, position_bias, multiplier, shift):
+    """Scores int16 ``[H, M, 2L - 1]`` of q ``[M, H*D]`` for every offset, ``[M, 2L - 1]`` without heads."""
+    bias = position_bias[:, None, :].astype(np.int64)
+    acc = matmul_transposed(q, positions, heads) + (bias if heads else bias[0])
+    return saturate(requantize(fit_int32(acc), multiplier, shift), "int16")
+
+
+def shifted(by_offset, sources: int, first: int):
+    """``[.., M, N]`` of ``[.., M, 2L - 1]``: for row i the offsets from -(first + i) on."""
+    longest = (by_offset.shape[-1] + 1) // 2
+    rows = first + np.arange(by_offset.shape[-2])
+    if max(rows[-1], sources - 1 - first) >= longest:
+        raise ValueError(f"attention: positions reach offsets below {longest}, not {rows[-1]}")
+    columns = longest - 1 + np.arange(sources) - rows[:, None]
+    return np.take_along_axis(by_offset, np.broadcast_to(columns, (*by_offset.shape[:-1], sources)), axis=-1)
 
 
 def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift, numerator, shift, epsilon):
@@ -110,6 +155,18 @@ def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift
 def add(a, b, *, dtype):
     """Saturating sum of two tensors of one scale."""
     return saturate(a.astype(np.int64) + b, dtype)
+
+
+def add_rows(x, *, dtype, rows):
+    """Saturating sum of row t of x int16 ``[T, D]`` and row t of ``rows`` ``[L, D]``, T <= L."""
+    if len(x) > len(rows):
+        raise ValueError(f"add_rows: {len(x)} rows, but constants for {len(rows)}")
+    return add(x, rows[: len(x)], dtype=dtype)
+
+
+def multiply(a, b, *, dtype, shift):
+    """Product of two tensors, element by element, shifted right."""
+    return saturate(rshift_round(a.astype(np.int64) * b, shift), dtype)
 
 
 def rescale(x, *, dtype, multiplier, shift):
@@ -140,11 +197,14 @@ def reshape(x, *, dtype, tail):
 OPERATORS = {
     "linear": linear,
     "conv2d": conv2d,
+    "depthwise_conv1d": depthwise_conv1d,
     "matmul": matmul,
     "softmax_exp": softmax_exp,
     "attention": attention,
     "layernorm": layernorm,
     "add": add,
+    "add_rows": add_rows,
+    "multiply": multiply,
     "rescale": rescale,
     "table": table,
     "argmax": argmax,

@@ -31,7 +31,7 @@ def test_every_operator_dtype_and_size_occurs():
         for node in (*graph.nodes, *lower_graph(graph).nodes):
             seen[node.op] += 1
             seen[f"{node.op} {dtypes[node.inputs[0]]} -> {node.dtype}"] += 1
-    assert set(OPERATORS) <= set(seen)
+    assert {name for name, operator in OPERATORS.items() if operator.compiled} <= set(seen)
     assert all(seen[name] for name in operator_names())
     for x in ("int8", "uint8"):
         assert all(seen[f"linear {x} -> {y}"] for y in ("int8", "uint8", "int16"))
