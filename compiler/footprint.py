@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from phonolith.compiler.disassembler import Resolved, signed
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target, Width
+from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target, Width, reads_residual
 
 
 class Memory(IntEnum):
@@ -121,7 +121,7 @@ def vector_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Ac
     if control["source"] == Source.SCRATCHPAD:
         width = chunks if control["source_width"] == Width.INT16 else halves
         yield scratch(o, "source", rows, width, False)
-    if control["residual"]:
+    if reads_residual(control):
         yield scratch(o, "residual", rows, chunks, False)
     if control["destination"] == Destination.SCRATCHPAD:
         yield scratch(o, "destination", rows, halves if control["destination_byte"] else chunks, True)

@@ -108,6 +108,7 @@ class Multiplier(IntEnum):
     ROW = 2
     IMMEDIATE = 3
     SQUARE = 4
+    ELEMENT = 5
 
 
 class Saturate(IntEnum):
@@ -212,6 +213,11 @@ def pack(fields: dict[str, tuple[int, int]], **parts: int) -> int:
 def unpack(fields: dict[str, tuple[int, int]], word: int) -> dict[str, int]:
     """Split a word into its named parts, unsigned."""
     return {name: word >> low & (1 << width) - 1 for name, (low, width) in fields.items()}
+
+
+def reads_residual(control: dict[str, int]) -> bool:
+    """Tell whether a VECTOR with these control fields reads its residual operand."""
+    return bool(control["residual"]) or control["multiplier"] == Multiplier.ELEMENT
 
 
 def missing(name: str, fields: dict) -> tuple[int, int]:

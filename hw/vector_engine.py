@@ -21,6 +21,7 @@ from phonolith.hw.sram import Sram
 from phonolith.hw.vector_issue import VectorIssue, beat_layout
 from phonolith.hw.vector_lane import VectorLane
 
+ELEMENT_STAGE = 0
 RESIDUAL_STAGE = 3
 TABLE_STAGE = 4
 WRITE_STAGE = 5
@@ -45,9 +46,9 @@ class VectorEngine(wiring.Component):
     ===== ==========================================================================================
     stage work of the row in it (registers of the lanes and all reads belong to :class:`VectorLane`)
     ===== ==========================================================================================
-    0     address of source and parameters, drain row
+    0     address of source and parameters, drain row; residual operand read as multiplier (ELEMENT)
     1     row registers read
-    3     residual read
+    3     residual operand read as residual
     5     scratchpad or activation written; reduction of groups of lanes
     6     reduction of groups
     7     row register updated
@@ -186,6 +187,7 @@ class VectorEngine(wiring.Component):
         from_drain = control.source == isa.Source.DRAIN
         needs_parameters = ((control.pre == isa.Pre.BIAS) | control.post_bias
                             | (control.multiplier == isa.Multiplier.COLUMN))
+        element = control.multiplier == isa.Multiplier.ELEMENT
         m.d.comb += [
             issue.drain_valid.eq(self.drain.valid),
             self.drain.start.eq(issue.drain_start),
@@ -194,8 +196,10 @@ class VectorEngine(wiring.Component):
             self.source_read.address.eq(issue.source),
             self.parameter_read.enable.eq(issue.chunk_start & needs_parameters),
             self.parameter_read.address.eq(issue.parameter),
-            self.residual_read.enable.eq(stages[RESIDUAL_STAGE] & control.residual),
-            self.residual_read.address.eq(beats[RESIDUAL_STAGE].residual),
+            self.residual_read.enable.eq(Mux(element, stages[ELEMENT_STAGE],
+                                             stages[RESIDUAL_STAGE] & control.residual)),
+            self.residual_read.address.eq(Mux(element, beats[ELEMENT_STAGE].residual,
+                                              beats[RESIDUAL_STAGE].residual)),
         ]
 
     def share_row(self, m, control, factor, beats, registers, lanes):
@@ -213,7 +217,7 @@ class VectorEngine(wiring.Component):
                 m.d.comb += shared.multiplier.eq(1)
             with m.Case(isa.Multiplier.ROW):
                 m.d.comb += shared.eq(registers.right)
-            with m.Case(isa.Multiplier.IMMEDIATE):
+            with m.Case(isa.Multiplier.IMMEDIATE, isa.Multiplier.ELEMENT):
                 m.d.comb += shared.eq(factor)
         for lane in lanes:
             m.d.comb += [lane.addend.eq(addend), lane.factor.eq(shared)]

@@ -21,7 +21,7 @@ class VectorLane(wiring.Component):
     stage work
     ===== ==============================================================
     0     take the accumulator (source DRAIN), or the scratchpad is read
-    1     select the source, add, select the factor
+    1     select the source, add, select the factor (ELEMENT: the residual operand)
     2     multiply
     3     shift, round, add the bias
     4     add the residual, saturate, read the table
@@ -43,9 +43,9 @@ class VectorLane(wiring.Component):
     addend : In(signed(32))
         Stage 1: what every lane adds, unless the bias.
     factor : In(packed_layout(FACTOR))
-        Stage 1: the factor of every lane, unless COLUMN or SQUARE.
+        Stage 1: the factor of every lane, unless COLUMN or SQUARE; of ELEMENT only the shift.
     residual : In(signed(16))
-        Stage 4.
+        Stage 1 (ELEMENT) or stage 4 (residual).
     table_index : Out(8)
         Stage 4: entry to read.
     table_entry : In(8)
@@ -129,6 +129,8 @@ class VectorLane(wiring.Component):
                 m.d.sync += [multiplier.eq(self.multiplier), shift.eq(self.shift)]
             with m.Case(isa.Multiplier.SQUARE):
                 m.d.sync += [x.eq(sign_extend(low, 32)), multiplier.eq(low), shift.eq(0)]
+            with m.Case(isa.Multiplier.ELEMENT):
+                m.d.sync += [multiplier.eq(self.residual), shift.eq(self.factor.shift)]
             with m.Default():
                 m.d.sync += [multiplier.eq(self.factor.multiplier), shift.eq(self.factor.shift)]
         return {"x": x, "multiplier": multiplier, "shift": shift, "addend": bias}

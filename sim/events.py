@@ -87,7 +87,8 @@ class EventCounter:
         events.lane_operations += beats * self.config.columns
         events.lane_multiplications += beats * self.config.columns * (control["multiplier"] != Multiplier.ONE)
         events.table_lookups += beats * self.config.columns * control["table"]
-        events.scratchpad_read += beats * word * ((control["source"] == Source.SCRATCHPAD) + control["residual"])
+        operands_read = (control["source"] == Source.SCRATCHPAD) + isa.reads_residual(control)
+        events.scratchpad_read += beats * word * operands_read
         if control["destination"] == Destination.SCRATCHPAD:
             events.scratchpad_written += beats * word // (1 + control["destination_byte"])
         if control["destination"] == Destination.ACTIVATION:

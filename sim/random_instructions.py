@@ -238,7 +238,7 @@ class InstructionMaker:
         memories = {"parameter_base": (Memory.PARAMETER, False)} if Memory.PARAMETER in touched else {}
         if control["source"] == Source.SCRATCHPAD:
             memories["source_base"] = (Memory.SCRATCHPAD, False)
-        if control["residual"]:
+        if isa.reads_residual(control):
             memories["residual_base"] = (Memory.SCRATCHPAD, False)
         if control["destination"]:
             activation = control["destination"] == Destination.ACTIVATION
@@ -257,6 +257,7 @@ class InstructionMaker:
             "row_register": self.integer(0, 3), "factor_register": self.integer(0, 3)}
         read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
         read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
+        control["residual"] &= control["multiplier"] != Multiplier.ELEMENT
         if control["reduce_register"] in read:
             control["reduce_register"] = self.choose(*(set(range(isa.ROW_REGISTERS)) - read))
         return control
@@ -282,7 +283,7 @@ class InstructionMaker:
         read = [each for each in found if not each.write]
         if any(overlaps(one, other) for one in written for other in read):
             return True
-        if control["source"] != Source.SCRATCHPAD or not control["residual"]:
+        if control["source"] != Source.SCRATCHPAD or not isa.reads_residual(control):
             return False
         half = self.config.scratch_bank_depth
         banks = [{each.low // half, (each.high - 1) // half} for each in read if each.memory is Memory.SCRATCHPAD]

@@ -1,10 +1,10 @@
 """Which memory ports the vector engine uses when: it goes first, LOAD and STORE wait."""
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Source, Width
+from phonolith.hw.isa import Destination, Source, Width, reads_residual
 from phonolith.hw.layouts import ADDRESS_BITS
 from phonolith.hw.scratchpad import BANKS
-from phonolith.hw.vector_engine import RESIDUAL_STAGE, WRITE_STAGE
+from phonolith.hw.vector_engine import ELEMENT_STAGE, RESIDUAL_STAGE, WRITE_STAGE
 
 
 class Taken:
@@ -61,8 +61,9 @@ class VectorPorts:
         if control["source"] == Source.SCRATCHPAD:
             offset = chunk if control["source_width"] == Width.INT16 else half
             self.enter(self.reads, operands, "source", row, offset, start, count)
-        if control["residual"]:
-            self.enter(self.reads, operands, "residual", row, chunk, start + RESIDUAL_STAGE, count)
+        if reads_residual(control):
+            stage = RESIDUAL_STAGE if control["residual"] else ELEMENT_STAGE
+            self.enter(self.reads, operands, "residual", row, chunk, start + stage, count)
         if control["destination"] == Destination.SCRATCHPAD:
             offset = half if control["destination_byte"] else chunk
             self.enter(self.writes, operands, "destination", row, offset, start + WRITE_STAGE, count)

@@ -23,11 +23,13 @@ def vector(state: State, operands: dict[str, int], control: dict[str, int]) -> N
 
 
 def check_encodings(control: dict) -> None:
-    """Refuse encodings without a meaning, and a row register that is read while it is reduced into."""
+    """Refuse encodings without a meaning, and what is read for two purposes, or while it is written."""
     for name, kinds in (("source", Source), ("source_width", Width), ("multiplier", Multiplier),
                         ("destination", Destination)):
         if control[name] >= len(kinds):
             raise illegal(f"VECTOR has no {name} {control[name]}.")
+    if control["multiplier"] == Multiplier.ELEMENT and control["residual"]:
+        raise illegal("VECTOR with multiplier ELEMENT has no residual besides.")
     read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
     read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
     if control["reduce"] and control["reduce_register"] in read:
@@ -35,8 +37,8 @@ def check_encodings(control: dict) -> None:
 
 
 def check_banks(state: State, operands: dict, control: dict) -> None:
-    """Refuse a source and a residual that share a scratchpad bank."""
-    if control["source"] != Source.SCRATCHPAD or not control["residual"]:
+    """Refuse a source and a residual operand that share a scratchpad bank."""
+    if control["source"] != Source.SCRATCHPAD or not isa.reads_residual(control):
         return
     banks = [bank_of(state, operands, control, name) for name in ("source", "residual")]
     if banks[0] == banks[1]:
@@ -137,7 +139,8 @@ class Tile:
         if kind == Multiplier.ONE:
             return x
         factor = self.factor(kind)
-        multiplier = signed(factor & (1 << isa.MULTIPLIER_BITS) - 1, isa.MULTIPLIER_BITS)
+        multiplier = (self.scratch_rows("residual", "<i2").astype(np.int64) if kind == Multiplier.ELEMENT
+                      else signed(factor & (1 << isa.MULTIPLIER_BITS) - 1, isa.MULTIPLIER_BITS))
         shift = np.minimum(factor >> isa.MULTIPLIER_BITS & (1 << isa.SHIFT_BITS) - 1, isa.MAX_SHIFT)
         half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
         return x * multiplier + half >> shift

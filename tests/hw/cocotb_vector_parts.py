@@ -103,11 +103,12 @@ async def row_address(dut):
 
 
 def random_control(source: random.Random) -> dict[str, int]:
-    """Control parts of any VECTOR."""
+    """Control parts of any VECTOR; no residual with ELEMENT."""
     kinds = {"source": isa.Source, "source_width": isa.Width, "pre": isa.Pre, "multiplier": isa.Multiplier,
              "saturate": isa.Saturate, "destination": isa.Destination, "reduce": isa.Reduce}
-    return {name: int(source.choice(list(kinds[name]))) if name in kinds else source.getrandbits(width)
-            for name, (_, width) in VECTOR_CONTROL.items()}
+    control = {name: int(source.choice(list(kinds[name]))) if name in kinds else source.getrandbits(width)
+               for name, (_, width) in VECTOR_CONTROL.items()}
+    return control | {"residual": control["residual"] & (control["multiplier"] != isa.Multiplier.ELEMENT)}
 
 
 def random_row(source: random.Random) -> dict[str, int]:
@@ -129,6 +130,8 @@ def lane_result(control: dict, row: dict) -> tuple[int, int]:
     x = wrap(x + row["bias" if control["pre"] == isa.Pre.BIAS else "addend"], 32)
     if control["multiplier"] == isa.Multiplier.SQUARE:
         y = wrap(x, 17) ** 2
+    elif control["multiplier"] == isa.Multiplier.ELEMENT:
+        y = shift_round(x * row["residual"], min(row["factor_shift"], 47))
     else:
         prefix = "" if control["multiplier"] == isa.Multiplier.COLUMN else "factor_"
         y = shift_round(x * row[f"{prefix}multiplier"], min(row[f"{prefix}shift"], 47))
@@ -143,17 +146,18 @@ def lane_result(control: dict, row: dict) -> tuple[int, int]:
     return y % 256, value if row["active"] else 0
 
 
-# In which stage a lane takes what.
+# In which stage a lane takes what; the residual operand in stage 1 for ELEMENT, else in stage 4.
 TAKEN = {0: ("accumulator",), 1: ("word", "low_byte", "high_byte", "half", "bias", "multiplier", "shift", "addend"),
-         4: ("residual",), 5: ("table_entry", "active")}
+         5: ("table_entry", "active")}
 
 
 async def run_lane(ctx: Context, source: random.Random, control: dict, count: int) -> None:
     """Send rows through with random bubbles; inputs of empty stages are garbage."""
     pipeline: list[dict | None] = [None] * 6
+    taken = [*TAKEN.items(), (1 if control["multiplier"] == isa.Multiplier.ELEMENT else 4, ("residual",))]
     for cycle in range(count + 6):
         pipeline = [random_row(source) if cycle < count and source.random() < 0.7 else None, *pipeline[:5]]
-        inputs = {name: (pipeline[stage] or random_row(source))[name] for stage, names in TAKEN.items()
+        inputs = {name: (pipeline[stage] or random_row(source))[name] for stage, names in taken
                   for name in names}
         shared = pipeline[1] or random_row(source)
         factor = {"multiplier": shared["factor_multiplier"], "shift": shared["factor_shift"]}

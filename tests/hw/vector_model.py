@@ -114,12 +114,11 @@ class State:
         x = x + {isa.Pre.NONE: 0, isa.Pre.BIAS: self.bias[parameter], isa.Pre.MINUS_ROW: -wrap(register, 32),
                  isa.Pre.MINUS_INDEX: -(65535 - register % 65536)}[c["pre"]]
         x = wrap(x, 32)
-        y = self.multiplied(x, vector, parameter, r)
+        y = self.multiplied(x, vector, parameter, n, j, r)
         if c["post_bias"]:
             y = y + self.bias[parameter]
         if c["residual"]:
-            word = self.scratch[vector.residual_base + n * vector.residual_pitch + j]
-            y = np.clip(y, -32768, 32767) + word.view(np.int16)
+            y = np.clip(y, -32768, 32767) + self.residual(vector, n, j)
         y = {isa.Saturate.INT8: lambda: np.clip(y, -128, 127), isa.Saturate.UINT8: lambda: np.clip(y, 0, 255),
              isa.Saturate.INT16: lambda: np.clip(y, -32768, 32767), isa.Saturate.NONE: lambda: wrap(y, 34)}[
                  c["saturate"]]()
@@ -142,7 +141,11 @@ class State:
         half = self.scratch[start + j // 2][j % 2 * lanes:][:lanes]
         return (half.view(np.int8) if c["source_width"] == isa.Width.INT8 else half).astype(np.int64)
 
-    def multiplied(self, x, vector: Vector, parameter: int, r: int):
+    def residual(self, vector: Vector, n: int, j: int):
+        """The residual operand, as int64."""
+        return self.scratch[vector.residual_base + n * vector.residual_pitch + j].view(np.int16).astype(np.int64)
+
+    def multiplied(self, x, vector: Vector, parameter: int, n: int, j: int, r: int):
         """Step 3."""
         mode = vector.control["multiplier"]
         if mode == isa.Multiplier.SQUARE:
@@ -151,6 +154,8 @@ class State:
             return x
         if mode == isa.Multiplier.COLUMN:
             m, s = self.multiplier[parameter], self.shift[parameter]
+        elif mode == isa.Multiplier.ELEMENT:
+            m, s = self.residual(vector, n, j), isa.unpack(isa.FACTOR, vector.factor)["shift"]
         else:
             row = int(self.registers[vector.control["factor_register"], r])
             factor = isa.unpack(isa.FACTOR, (row if mode == isa.Multiplier.ROW else vector.factor) & (1 << 23) - 1)
@@ -230,6 +235,7 @@ def random_vector(random, config: MachineConfig) -> Vector:
                                                        "destination_byte")},
         **{name: int(random.integers(4)) for name in ("reduce_register", "row_register", "factor_register")},
     }
+    control["residual"] &= control["multiplier"] != isa.Multiplier.ELEMENT
     if control["reduce"]:   # a register must not be read while it is reduced into
         control["reduce_register"] = 0
         control["row_register"], control["factor_register"] = (int(v) for v in random.integers(1, 4, 2))

@@ -6,7 +6,7 @@ import pytest
 from phonolith.compiler.assembler import Emitter, Reg
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.isa import Destination, Saturate, Source, Target
+from phonolith.hw.isa import Destination, Multiplier, Saturate, Source, Target
 from phonolith.sim.iss import Machine, run
 
 CONFIG = MachineConfig(rows=8, columns=8)
@@ -88,6 +88,10 @@ def test_too_many_undrained_products():
     (lambda e: e.shift(1, 1, 32), "SHIFT by 32"),
     (lambda e: e.vector(rows=1, columns=1, source=Source.SCRATCHPAD, residual=True, residual_base=1,
                         saturate=Saturate.INT16, destination=Destination.NONE), "source and residual"),
+    (lambda e: e.vector(rows=1, columns=1, source=Source.SCRATCHPAD, multiplier=Multiplier.ELEMENT, residual_base=1),
+     "source and residual"),
+    (lambda e: e.vector(rows=1, columns=1, source=Source.ZERO, multiplier=Multiplier.ELEMENT, residual=True),
+     "no residual besides"),
 ])
 def test_what_hardware_could_not_do(build, message):
     emit = Emitter()
