@@ -116,9 +116,11 @@ class Emitter:
     def load(self, *, target: isa.Target, address: Value, base: Value = 0, row_words: Value = 0,
              outer_count: Value = 1, outer_stride: Value = 0, inner_count: Value = 1, inner_stride: Value = 0,
              segment_count: Value = 1, segment_stride: Value = 0, segment_bytes: Value,
-             bank_per_word: bool = False, transpose: bool = False, wait=(), signal=()) -> None:
+             bank_per_word: bool = False, transpose: bool = False, one_bank: bool = False, wait=(),
+             signal=()) -> None:
         """Gather rows from DRAM into an on-chip memory."""
-        control = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=bank_per_word, transpose=transpose)
+        control = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=bank_per_word, transpose=transpose,
+                           one_bank=one_bank)
         self._append("LOAD", {
             "control": control, "address": address, "base": base, "row_words": row_words,
             "outer_count": outer_count, "outer_stride": outer_stride, "inner_count": inner_count,
@@ -128,9 +130,9 @@ class Emitter:
 
     def matmul(self, *, a_base: Value, w_base: Value, k: Value, a_tile_words: Value = 0,
                w_tile_words: Value = 0, row_tiles: Value = 1, column_tiles: Value = 1,
-               a_unsigned: bool = False, log2_lanes: int = 0, wait=(), signal=()) -> None:
+               a_unsigned: bool = False, log2_lanes: int = 0, band: bool = False, wait=(), signal=()) -> None:
         """Multiply row tiles by column tiles; the results go to the drain."""
-        control = isa.pack(isa.MATMUL_CONTROL, a_unsigned=a_unsigned, log2_lanes=log2_lanes)
+        control = isa.pack(isa.MATMUL_CONTROL, a_unsigned=a_unsigned, log2_lanes=log2_lanes, band=band)
         self._append("MATMUL", {
             "control": control, "a_base": a_base, "a_tile_words": a_tile_words, "w_base": w_base,
             "w_tile_words": w_tile_words, "row_tiles": row_tiles, "column_tiles": column_tiles, "k": k,

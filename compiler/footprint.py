@@ -94,7 +94,7 @@ def load_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Acce
 def bank_interval(instruction: Resolved, rows: int, row_bytes: int, config: MachineConfig) -> tuple[int, int]:
     """Return the words per bank that a LOAD into an operand memory writes."""
     o, control = instruction.operands, instruction.control
-    banks = config.rows if control["target"] == Target.ACTIVATION else config.columns
+    banks = load_banks(instruction, config)
     words = -(-row_bytes // config.word_bytes)
     if control["transpose"]:
         rows, words = o["segment_bytes"], -(-rows // config.word_bytes)
@@ -103,12 +103,27 @@ def bank_interval(instruction: Resolved, rows: int, row_bytes: int, config: Mach
     return strided(o["base"], -(-rows // banks), o["row_words"], words)
 
 
+def load_banks(instruction: Resolved, config: MachineConfig) -> int:
+    """Return over how many banks a LOAD into an operand memory distributes its words."""
+    if instruction.control["one_bank"]:
+        return 1
+    return config.rows if instruction.control["target"] == Target.ACTIVATION else config.columns
+
+
 def matmul_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Access]:
     """Accesses of MATMUL."""
     o = instruction.operands
-    words = -(-o["k"] // config.word_bytes)
-    for memory, name, count in ((Memory.ACTIVATION, "a", "row_tiles"), (Memory.WEIGHT, "w", "column_tiles")):
-        yield Access(memory, *strided(o[f"{name}_base"], o[count], o[f"{name}_tile_words"], words), False)
+    rows, columns, words = o["row_tiles"], o["column_tiles"], -(-o["k"] // config.word_bytes)
+    yield Access(Memory.ACTIVATION, *strided(o["a_base"], rows, o["a_tile_words"], words), False)
+    weights = rows * columns if instruction.control["band"] else columns
+    yield Access(Memory.WEIGHT, *strided(o["w_base"], weights, o["w_tile_words"], weight_words(instruction, config)),
+                 False)
+
+
+def weight_words(instruction: Resolved, config: MachineConfig) -> int:
+    """Return the words that a MATMUL reads of a weight bank for one tile."""
+    length = instruction.operands["k"] - (config.columns - 1 if instruction.control["band"] else 0)
+    return max(-(-length // config.word_bytes), 0)
 
 
 def vector_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Access]:

@@ -15,7 +15,7 @@ from phonolith.hw.layouts import (
     instruction_stream,
     packed_layout,
 )
-from phonolith.hw.pe import WEIGHT_BITS
+from phonolith.hw.operand_banks import EdgeLayout, read_banks, read_weights, select_byte
 from phonolith.hw.systolic_array import SystolicArray
 
 TILE_COUNT_BITS = 16
@@ -26,12 +26,13 @@ class StepLayout(data.StructLayout):
 
     ``product``: there is a product (0 in the single step of an instruction without tiles); ``read``: the operands
     start a new word, at ``activation_address`` and ``weight_address``; ``byte``: their place in the word; ``first``,
-    ``last``: k is the tile's first, last; ``final``: no later step of the instruction reads.
+    ``last``: k is the tile's first, last; ``final``: no later step of the instruction reads; ``band``: the weights are
+    a kernel, shifted by c in column c; ``weight``: there is a weight byte for this step (0 behind a kernel's end).
     """
 
     def __init__(self, config: MachineConfig):
         super().__init__({
-            "product": 1, "read": 1, "first": 1, "last": 1, "final": 1, "unsigned": 1,
+            "product": 1, "read": 1, "first": 1, "last": 1, "final": 1, "unsigned": 1, "band": 1, "weight": 1,
             "byte": range(config.word_bytes),
             "activation_address": ADDRESS_BITS, "weight_address": ADDRESS_BITS,
         })
@@ -40,15 +41,15 @@ class StepLayout(data.StructLayout):
 class WalkRegisters:
     """State of the walk; separate signals, because most of them move rarely.
 
-    The instruction in progress: ``unsigned``, ``empty`` (no tiles), ``a_tile_words``, ``w_tile_words``, ``w_base``,
-    ``columns`` (column tiles), ``k``. What is left of it: ``rows_left``, ``columns_left`` (tiles), ``k_left``. The
-    current tile's first words: ``a_tile``, ``w_tile``; the current words ``a_word``, ``w_word`` and the ``byte`` in
-    them; ``first``: the tile's first step.
+    The instruction in progress: ``unsigned``, ``band``, ``empty`` (no tiles), ``a_tile_words``, ``w_tile_words``,
+    ``w_base``, ``columns`` (column tiles), ``k``. What is left of it: ``rows_left``, ``columns_left`` (tiles),
+    ``k_left``. The current tile's first words: ``a_tile``, ``w_tile``; the current words ``a_word``, ``w_word`` and
+    the ``byte`` in them; ``first``: the tile's first step.
     """
 
     def __init__(self, config: MachineConfig):
         deepest = max(config.activation_depth, config.weight_depth)
-        widths = {"unsigned": 1, "empty": 1, "first": 1, "byte": range(config.word_bytes)}
+        widths = {"unsigned": 1, "band": 1, "empty": 1, "first": 1, "byte": range(config.word_bytes)}
         widths |= dict.fromkeys(("k", "k_left"), range(deepest * config.word_bytes + 1))
         widths |= dict.fromkeys(("columns", "columns_left", "rows_left"), TILE_COUNT_BITS)
         widths |= dict.fromkeys(("a_tile_words", "w_tile_words", "w_base", "a_tile", "w_tile", "a_word", "w_word"),
@@ -112,6 +113,8 @@ class TileWalk(wiring.Component):
             step.last.eq(~walk.empty & walk.last),
             step.final.eq(walk.empty | (walk.last_tile & starts_word & in_last_word)),
             step.unsigned.eq(walk.unsigned),
+            step.band.eq(~walk.empty & walk.band),
+            step.weight.eq(~walk.band | (walk.k_left >= self.config.columns)),
             step.byte.eq(walk.byte),
             step.activation_address.eq(walk.a_word),
             step.weight_address.eq(walk.w_word),
@@ -123,7 +126,7 @@ class TileWalk(wiring.Component):
         with m.If(walk.byte == self.config.word_bytes - 1):
             m.d.sync += [walk.byte.eq(0), walk.a_word.eq(walk.a_word + 1), walk.w_word.eq(walk.w_word + 1)]
         a_next = Mux(walk.last_column, walk.a_tile + walk.a_tile_words, walk.a_tile)
-        w_next = Mux(walk.last_column, walk.w_base, walk.w_tile + walk.w_tile_words)
+        w_next = Mux(walk.last_column & ~walk.band, walk.w_base, walk.w_tile + walk.w_tile_words)
         with m.If(walk.last):
             m.d.sync += [
                 walk.k_left.eq(walk.k), walk.byte.eq(0), walk.first.eq(1),
@@ -135,9 +138,10 @@ class TileWalk(wiring.Component):
     def accept(self, m: Module, walk: WalkRegisters) -> None:
         """Take over an instruction."""
         new = self.instruction.payload
+        control = packed_layout(MATMUL_CONTROL)(new.control[:packed_layout(MATMUL_CONTROL).size])
         rows, columns = new.row_tiles[:TILE_COUNT_BITS], new.column_tiles[:TILE_COUNT_BITS]
         m.d.sync += [
-            walk.unsigned.eq(packed_layout(MATMUL_CONTROL)(new.control[:3]).a_unsigned),
+            walk.unsigned.eq(control.a_unsigned), walk.band.eq(control.band),
             walk.empty.eq((rows == 0) | (columns == 0)),
             walk.a_tile_words.eq(new.a_tile_words), walk.w_tile_words.eq(new.w_tile_words), walk.w_base.eq(new.w_base),
             walk.rows_left.eq(rows), walk.columns.eq(columns), walk.columns_left.eq(columns),
@@ -145,13 +149,6 @@ class TileWalk(wiring.Component):
             walk.a_tile.eq(new.a_base), walk.a_word.eq(new.a_base),
             walk.w_tile.eq(new.w_base), walk.w_word.eq(new.w_base),
         ]
-
-
-class EdgeLayout(data.StructLayout):
-    """How a bank's word becomes an edge operand: which byte, and what marks go with it."""
-
-    def __init__(self, config: MachineConfig):
-        super().__init__({"byte": range(config.word_bytes), "product": 1, "first": 1, "last": 1, "unsigned": 1})
 
 
 class ArrayEngine(wiring.Component):
@@ -169,6 +166,9 @@ class ArrayEngine(wiring.Component):
 
     A bank is read once per word; its output register is the word register, from which the edge takes a byte per
     cycle. Bubbles are activation 0 without marks; nothing in the array moves when it is empty.
+
+    A band (``B[c, k]`` is byte k - c of a kernel) is read from weight bank 0 alone. Column c gets it from column c - 1,
+    one cycle later like every operand, and one step later besides: :func:`delay_kernel`.
 
     Launch rule: the step with a tile's last k is issued when the tile before it has been started by the drain's
     reader, at the earliest in the cycle of ``drain.start`` itself (``stalled_drain`` until then). Row r, read r cycles
@@ -233,14 +233,13 @@ class ArrayEngine(wiring.Component):
             edge.unsigned.eq(step.unsigned),
         ]
         activation_edges = read_banks(m, self.activation_read, issue & step.read, step.activation_address, edge)
-        weight_edges = read_banks(m, self.weight_read, issue & step.read, step.weight_address, step.byte)
         for port, edge, activation in zip(self.activation_read, activation_edges, array.activations, strict=True):
             byte = select_byte(port.data, edge.byte)
             with m.If(edge.product):
                 m.d.comb += activation.value.eq(Cat(byte, byte[7] & ~edge.unsigned).as_signed())
             m.d.comb += [activation.first.eq(edge.first), activation.last.eq(edge.last)]
-        for port, index, weight in zip(self.weight_read, weight_edges, array.weights, strict=True):
-            m.d.comb += weight.eq(select_byte(port.data, index))
+        weights = read_weights(m, self.config, self.weight_read, step, issue)
+        m.d.comb += [edge.eq(weight) for edge, weight in zip(array.weights, weights, strict=True)]
         return m
 
     def follow_chain(self, m: Module, step) -> None:
@@ -248,7 +247,7 @@ class ArrayEngine(wiring.Component):
         self.undrained, self.unwritten = Signal(), Signal()
         chain = self.chain
         missing = [following & (address >= chain.frontier) & (address < chain.end) for following, address in (
-            (chain.activation, step.activation_address), (chain.weight, step.weight_address))]
+            (chain.activation, step.activation_address), (chain.weight & step.weight, step.weight_address))]
         m.d.comb += self.unwritten.eq(step.read & Cat(*missing).any())
 
     def connect_drain(self, m: Module, step, issue, array: SystolicArray) -> None:
@@ -289,29 +288,3 @@ class ArrayEngine(wiring.Component):
             self.status.stalled_dram.eq(step.valid & self.unwritten),
             self.status.stalled_drain.eq(step.valid & self.undrained & ~self.unwritten),
         ]
-
-
-def read_banks(m: Module, ports, enable, address, edge) -> list:
-    """Read bank 0 now and each further bank one cycle after the one before it.
-
-    Returns ``edge`` once per bank, in step with the bank's data.
-    """
-    edges = []
-    for index, port in enumerate(ports):
-        if index:
-            enable, address = delayed(m, enable, "enable"), delayed(m, address, "address", reset_less=True)
-        m.d.comb += [port.enable.eq(enable), port.address.eq(address)]
-        edges.append(edge := delayed(m, edge, "edge"))
-    return edges
-
-
-def delayed(m: Module, source, name: str, reset_less: bool = False):
-    """Return ``source`` one cycle later."""
-    register = Signal(source.shape(), name=name, reset_less=reset_less)
-    m.d.sync += register.eq(source)
-    return register
-
-
-def select_byte(word, index):
-    """Return byte ``index`` of ``word``, signed."""
-    return word.word_select(index, WEIGHT_BITS).as_signed()

@@ -144,8 +144,9 @@ class RowFunction(IntEnum):
     INVERSE_SQRT = 1
 
 
-LOAD_CONTROL = {"target": (0, 3), "bank_per_word": (3, 1), "transpose": (4, 1), "early": (5, SEMAPHORES)}
-MATMUL_CONTROL = {"a_unsigned": (0, 1), "log2_lanes": (1, 2)}
+LOAD_CONTROL = {"target": (0, 3), "bank_per_word": (3, 1), "transpose": (4, 1), "early": (5, SEMAPHORES),
+                "one_bank": (17, 1)}
+MATMUL_CONTROL = {"a_unsigned": (0, 1), "log2_lanes": (1, 2), "band": (3, 1)}
 VECTOR_CONTROL = {
     "source": (0, 2), "source_width": (2, 2), "pre": (4, 2), "multiplier": (6, 3), "post_bias": (9, 1),
     "residual": (10, 1), "saturate": (11, 2), "table": (13, 1), "table_signed": (14, 1),

@@ -129,6 +129,7 @@ class LoadEngine(wiring.Component):
             placement.target.eq(control.target),
             placement.bank_per_word.eq(control.bank_per_word),
             placement.transpose.eq(control.transpose),
+            placement.one_bank.eq(control.one_bank),
             placement.early.eq(control.early),
             placement.base.eq(operands.base),
             placement.row_words.eq(operands.row_words),

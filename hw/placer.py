@@ -17,7 +17,7 @@ TABLE_ENTRIES = 256
 def placement_layout(config: MachineConfig) -> data.StructLayout:
     """Where the rows of one LOAD go; ``columns`` counts bytes per row, for ``transpose``."""
     return data.StructLayout({
-        "target": 3, "bank_per_word": 1, "transpose": 1, "early": SEMAPHORES, "base": ADDRESS_BITS,
+        "target": 3, "bank_per_word": 1, "transpose": 1, "one_bank": 1, "early": SEMAPHORES, "base": ADDRESS_BITS,
         "row_words": ADDRESS_BITS, "columns": range(config.dma_bytes + 1),
     })
 
@@ -142,7 +142,7 @@ class Placer(wiring.Component):
         wraps = Signal()
         next_row = Signal(ADDRESS_BITS)
         m.d.comb += [
-            wraps.eq(self.bank == banks - 1),
+            wraps.eq(self.placement.one_bank | (self.bank == banks - 1)),
             next_row.eq(self.row_address + self.placement.row_words),
         ]
         next_bank = self.bank.eq(Mux(wraps, 0, self.bank + 1))

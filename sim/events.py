@@ -62,7 +62,11 @@ class EventCounter:
         words = tiles * -(-operands["k"] // self.config.word_bytes)
         self.events.array_steps += tiles * operands["k"]
         self.events.activation_read += words * self.config.rows * self.config.word_bytes
-        self.events.weight_read += words * self.config.columns * self.config.word_bytes
+        if isa.unpack(isa.MATMUL_CONTROL, operands["control"])["band"]:
+            kernel = max(operands["k"] - self.config.columns + 1, 0)
+            self.events.weight_read += tiles * -(-kernel // self.config.word_bytes) * self.config.word_bytes
+        else:
+            self.events.weight_read += words * self.config.columns * self.config.word_bytes
 
     def load(self, operands: dict[str, int]) -> None:
         """Units written to the target."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from phonolith.compiler.assembler import Issue
 from phonolith.compiler.disassembler import Resolved
-from phonolith.compiler.footprint import Access, Memory, accesses
+from phonolith.compiler.footprint import Access, Memory, accesses, load_banks
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Source, Target, Width
@@ -164,11 +164,12 @@ class InstructionMaker:
             operands |= {"outer_stride": 0, "inner_stride": 0, "segment_stride": operands["segment_bytes"]}
         operands |= {"address": address, "row_words": self.integer(0, 6), "base": self.integer(0, 500)}
         operands["control"] = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word",
-                                       transpose=pattern == "transpose")
+                                       transpose=pattern == "transpose", one_bank=operand and self.chance(0.2))
+        issue = Issue("LOAD", {**operands})
         if pattern == "bank_per_word" and self.chance(0.7):
             words = rows * -(-row_bytes // self.config.word_bytes)
-            operands["row_words"] = -(-words // (self.config.columns if target == Target.WEIGHT else self.config.rows))
-        issue = Issue("LOAD", {**operands})
+            operands["row_words"] = -(-words // load_banks(resolve(issue), self.config))
+            issue = Issue("LOAD", {**operands})
         return issue if target == Target.TABLE else self.settle(issue, {"base": (Memory(target), True)})
 
     def align_parameters(self, operands: dict[str, int]) -> None:
@@ -195,7 +196,7 @@ class InstructionMaker:
             "row_tiles": self.choose(1, 1, 2), "column_tiles": self.choose(1, 1, 2, 3),
             "k": self.size(3 * self.config.word_bytes), "a_tile_words": self.integer(0, 5),
             "w_tile_words": self.integer(0, 5), "a_base": 0, "w_base": 0,
-            "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4))}
+            "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4), band=self.chance(0.25))}
         if self.chance(0.03):
             operands[self.choose("row_tiles", "column_tiles")] = 0
         tiles = operands["row_tiles"] * operands["column_tiles"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from phonolith.compiler.costs import launch_cycles
 from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.footprint import weight_words
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector import VectorEngine
@@ -66,7 +67,8 @@ class ArrayEngine(Engine):
         followed = self.followed(instruction, cycle)
         for row in range(rows):
             for column in range(columns):
-                word, cycle = yield from self.steps(operands, row, column, cycle, followed)
+                place = row * columns + column if instruction.control["band"] else column
+                word, cycle = yield from self.steps(instruction, row, place, cycle, followed)
                 final = row == rows - 1 and column == columns - 1
                 alone = word == cycle
                 if final and not alone:
@@ -83,17 +85,19 @@ class ArrayEngine(Engine):
                        if len(chain.words) < chain.high - chain.low or chain.words[-1] > cycle]
         return self.chains[:]
 
-    def steps(self, operands: dict[str, int], row: int, column: int, cycle: int, followed: list[Chain]) -> Process:
+    def steps(self, instruction: Resolved, a_tile: int, w_tile: int, cycle: int, followed: list[Chain]) -> Process:
         """Go through a tile's k; return the earliest cycles of its last word's first step and of its last step."""
+        operands = instruction.operands
         size, k = self.config.word_bytes, operands["k"]
         words = -(-k // size)
         if followed:
-            starts = {Target.ACTIVATION: operands["a_base"] + row * operands["a_tile_words"],
-                      Target.WEIGHT: operands["w_base"] + column * operands["w_tile_words"]}
+            starts = {Target.ACTIVATION: operands["a_base"] + a_tile * operands["a_tile_words"],
+                      Target.WEIGHT: operands["w_base"] + w_tile * operands["w_tile_words"]}
+            read = {Target.ACTIVATION: words, Target.WEIGHT: weight_words(instruction, self.config)}
             for word in range(words):
                 for chain in followed:
                     place = starts[Target(chain.target)] + word - chain.low
-                    if 0 <= place < chain.high - chain.low:
+                    if 0 <= place < chain.high - chain.low and word < read[Target(chain.target)]:
                         while len(chain.words) <= place:
                             yield chain.words
                         cycle = max(cycle, chain.words[place])

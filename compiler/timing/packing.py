@@ -1,6 +1,7 @@
 """Timing of what LOAD does with its beats: pack them into words, turn corners, write."""
 
 from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.footprint import load_banks
 from phonolith.compiler.timing.clock import Times
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.hw.config import MachineConfig
@@ -31,7 +32,7 @@ class Placer:
         self.transposes = bool(control["transpose"])
         self.bank_per_word = bool(control["bank_per_word"])
         self.columns, self.row_words = operands["segment_bytes"], operands["row_words"]
-        self.banks = self.config.columns if self.target == Target.WEIGHT else self.config.rows
+        self.banks = load_banks(load, self.config)
         self.start, self.row_address, self.address = cycle, operands["base"], operands["base"]
         self.bank = self.part = self.rows = self.entry = 0
         self.open = cycle

@@ -45,6 +45,7 @@ def load(state: State, operands: dict[str, int], control: dict[str, int]) -> Non
     check_early(state, rows, operands, control)
     if target in (Target.ACTIVATION, Target.WEIGHT):
         banks = state.activation if target == Target.ACTIVATION else state.weight
+        banks = banks[:1] if control["one_bank"] else banks
         load_banks(state, banks, rows, operands, control)
     elif target in (Target.SCRATCHPAD, Target.PARAMETER):
         load_flat(state, rows, operands, target)
@@ -62,7 +63,7 @@ def check_early(state: State, rows: np.ndarray, operands: dict, control: dict) -
     banks = {Target.ACTIVATION: state.config.rows, Target.WEIGHT: state.config.columns}.get(control["target"])
     if not banks or not control["bank_per_word"] or control["transpose"]:
         raise illegal("only a LOAD into an operand memory with bank_per_word may signal early.")
-    words = -(-len(rows) * -(-rows.shape[1] // state.config.word_bytes) // banks)
+    words = -(-len(rows) * -(-rows.shape[1] // state.config.word_bytes) // (1 if control["one_bank"] else banks))
     if operands["row_words"] != words:
         raise illegal(f"a LOAD that signals early gives the words per bank that it writes as row_words: {words}, "
                       f"not {operands['row_words']}.")

@@ -178,18 +178,31 @@ class Machine:
             a = self.operand_tile(self.state.activation, operands, "a", row_tile)
             a = a if control["a_unsigned"] else a.view(np.int8)
             for column_tile in range(operands["column_tiles"]):
-                w = self.operand_tile(self.state.weight, operands, "w", column_tile).view(np.int8)
+                if control["band"]:
+                    w = self.band(operands, row_tile * operands["column_tiles"] + column_tile)
+                else:
+                    w = self.operand_tile(self.state.weight, operands, "w", column_tile).view(np.int8)
                 product = a.astype(np.float64) @ w.astype(np.float64).T
                 self.state.tiles.append(signed(product.astype(np.int64), 32))
         self.pending_matmuls.append(operands["row_tiles"] * operands["column_tiles"])
 
-    def operand_tile(self, banks: np.ndarray, operands: dict[str, int], name: str, tile: int) -> np.ndarray:
-        """Return the k bytes that each bank streams for one tile, uint8 ``[banks, k]``."""
-        word = operands[f"{name}_base"] + tile * operands[f"{name}_tile_words"]
+    def operand_tile(self, banks: np.ndarray, operands: dict[str, int], name: str, tile: int,
+                     shorter: int = 0) -> np.ndarray:
+        """Return the k (less ``shorter``) bytes that each bank streams for one tile, uint8 ``[banks, bytes]``."""
+        word, size = operands[f"{name}_base"] + tile * operands[f"{name}_tile_words"], max(operands["k"] - shorter, 0)
         start = word * self.config.word_bytes
-        if start + operands["k"] > banks.shape[1]:
+        if start + size > banks.shape[1] and size:
             raise illegal(f"MATMUL reads words beyond the end of the {name} banks (word {word}, k {operands['k']}).")
-        return banks[:, start:start + operands["k"]]
+        return banks[:, start:start + size]
+
+    def band(self, operands: dict[str, int], tile: int) -> np.ndarray:
+        """Return the operand of a banded tile, int8 ``[C, k]``: in row c a kernel, shifted by c, between zeros."""
+        columns = self.config.columns
+        kernel = self.operand_tile(self.state.weight[:1], operands, "w", tile, shorter=columns - 1)[0].view(np.int8)
+        shifted = np.zeros((columns, operands["k"]), np.int8)
+        for column in range(columns):
+            shifted[column, column:column + len(kernel)] = kernel[:max(operands["k"] - column, 0)]
+        return shifted
 
     def check_pending(self) -> None:
         """Refuse a MATMUL that could block the sequencer behind tiles nobody drains."""

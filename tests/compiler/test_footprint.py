@@ -30,7 +30,8 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
             row_words=draw(count), outer_count=draw(count), outer_stride=draw(st.integers(-400, 400)),
             inner_count=draw(count), inner_stride=draw(st.integers(-100, 100)), transpose=transpose,
             segment_count=1 if transpose else draw(count), segment_stride=draw(st.integers(-50, 50)),
-            segment_bytes=draw(st.integers(0, 8 if transpose else 70)), bank_per_word=draw(st.booleans()))
+            segment_bytes=draw(st.integers(0, 8 if transpose else 70)), bank_per_word=draw(st.booleans()),
+            one_bank=draw(st.booleans()))
     elif kind == "flat":
         emitter.load(
             target=draw(st.sampled_from([Target.SCRATCHPAD, Target.PARAMETER, Target.TABLE])), address=3000,
@@ -43,8 +44,9 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
     elif kind == "vector":
         vector(draw, emitter, config.scratch_bank_depth)
     else:
+        rows, columns = draw(st.sampled_from([(1, 2), (2, 1)]))
         emitter.matmul(a_base=draw(count), a_tile_words=draw(count), w_base=draw(count), w_tile_words=draw(count),
-                       row_tiles=1, column_tiles=2, k=draw(st.integers(1, 90)))
+                       row_tiles=rows, column_tiles=columns, k=draw(st.integers(1, 90)), band=draw(st.booleans()))
         emitter.vector(rows=1, columns=1, source=Source.DRAIN)
         emitter.vector(rows=1, columns=1, source=Source.DRAIN)
     emitter.end()

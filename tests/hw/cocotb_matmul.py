@@ -12,19 +12,21 @@ LIMIT = 8000
 
 
 def steps_of(matmul: Matmul) -> list[tuple]:
-    """Steps of one MATMUL: product, read, first, last, final, unsigned, byte and both addresses."""
+    """Steps of one MATMUL: product, read, first, last, band, final, unsigned, byte, weight and both addresses."""
     if not matmul.row_tiles * matmul.column_tiles:
-        return [(0, 0, 0, 0, 1)]
+        return [(0, 0, 0, 0, 0, 1)]
     steps, last_word = [], (matmul.k - 1) // WORD
     for i in range(matmul.row_tiles):
         for j in range(matmul.column_tiles):
             final_tile = i == matmul.row_tiles - 1 and j == matmul.column_tiles - 1
+            tile = i * matmul.column_tiles + j if matmul.band else j
             for k in range(matmul.k):
                 word, byte = divmod(k, WORD)
-                steps.append((1, int(byte == 0), int(k == 0), int(k == matmul.k - 1),
+                steps.append((1, int(byte == 0), int(k == 0), int(k == matmul.k - 1), matmul.band,
                               int(final_tile and byte == 0 and word == last_word), matmul.a_unsigned, byte,
+                              int(not matmul.band or k <= matmul.k - COLUMNS),
                               (matmul.a_base + i * matmul.a_tile_words + word) % 2**16,
-                              (matmul.w_base + j * matmul.w_tile_words + word) % 2**16))
+                              (matmul.w_base + tile * matmul.w_tile_words + word) % 2**16))
     return steps
 
 
@@ -37,7 +39,8 @@ async def tile_walk(dut):
     matmuls += [Matmul(k=WORD * CONFIG.weight_depth, a_base=65535, w_base=65530), Matmul(k=1, row_tiles=40),
                 Matmul(k=1, column_tiles=40, w_tile_words=2000)]
     expected = [step for matmul in matmuls for step in steps_of(matmul)]
-    fields = ("product", "read", "first", "last", "final", "unsigned", "byte", "activation_address", "weight_address")
+    fields = ("product", "read", "first", "last", "band", "final", "unsigned", "byte", "weight", "activation_address",
+              "weight_address")
     for seed, probability in enumerate((0.0, 0.4)):
         accepted, seen = [], []
         sender = cocotb.start_soon(send(ctx, ctx.ports.instruction, [each.operands() for each in matmuls],
@@ -182,8 +185,9 @@ async def array_engine_cycles(dut):
 async def array_engine_follows(dut):
     """No word that a LOAD has still to write is read; the wait counts as one for DRAM."""
     ctx = await begin(dut, "array_engine")
-    for follow in ("activation", "weight"):
-        matmul = Matmul(k=4 * WORD, a_base=3, w_base=5, row_tiles=2, column_tiles=2, a_tile_words=4, w_tile_words=4)
+    for follow, band in (("activation", 0), ("weight", 0), ("activation", 1), ("weight", 1)):
+        matmul = Matmul(k=4 * WORD, a_base=3, w_base=5, row_tiles=2, column_tiles=2, a_tile_words=4, w_tile_words=4,
+                        band=band)
         bench = Bench(ctx, [matmul, matmul], follow=follow)
         await bench.run()
         assert bench.stalled["dram"] > 10

@@ -3,7 +3,7 @@
 import cocotb
 import numpy as np
 
-from phonolith.hw.isa import LOAD_CONTROL, Target
+from phonolith.hw.isa import LOAD_CONTROL, Target, unpack
 from tests.hw.axi_memory import MEMORY_BYTES, Stalls
 from tests.hw.cocotb_ports import CONFIG, begin, compare_stream, receive, send
 from tests.hw.test_load_engine import expected_writes, gather, load, units_of
@@ -61,6 +61,9 @@ PLACED = [
     load(Target.WEIGHT, bank_per_word=1, base=7, segment_bytes=13 * WORD + 1),
     load(Target.WEIGHT, transpose=1, base=3, row_words=3, inner=(2 * WORD + 3, 50), segment_bytes=STEP),
     load(Target.WEIGHT, transpose=1, inner=(0, 0), segment_bytes=3),
+    load(Target.WEIGHT, one_bank=1, base=11, row_words=2, inner=(BANKS + 2, 40), segment_bytes=2 * WORD - 1),
+    load(Target.ACTIVATION, one_bank=1, bank_per_word=1, segment_bytes=5 * WORD),
+    load(Target.ACTIVATION, one_bank=1, transpose=1, row_words=2, inner=(WORD + 3, 50), segment_bytes=3),
     load(Target.ACTIVATION, transpose=1, inner=(1, 0), segment_bytes=1),
     load(Target.SCRATCHPAD, base=20, row_words=5, inner=(3, 99), segment_bytes=4 * WORD + 1),
     load(Target.PARAMETER, base=2, row_words=2, inner=(2, 80), segment_bytes=7 * WORD),
@@ -69,14 +72,13 @@ PLACED = [
     early(load(Target.WEIGHT, bank_per_word=1, base=3, row_words=3, segment_bytes=3 * WORD * BANKS - 1), 0x801),
     early(load(Target.ACTIVATION, bank_per_word=1, row_words=2, segment_bytes=2 * WORD * CONFIG.rows), 0xFFF),
     early(load(Target.WEIGHT, bank_per_word=1, base=9, row_words=1, segment_bytes=WORD * BANKS), 0x010),
+    early(load(Target.WEIGHT, one_bank=1, bank_per_word=1, base=2, row_words=5, segment_bytes=5 * WORD - 2), 0x300),
 ]
 
 
 def placement(operands: dict) -> dict:
     """The record of a LOAD."""
-    control = operands["control"]
-    return {"target": control & 7, "bank_per_word": control >> 3 & 1, "transpose": control >> 4 & 1,
-            "early": control >> 5, "base": operands["base"], "row_words": operands["row_words"],
+    return {**unpack(LOAD_CONTROL, operands["control"]), "base": operands["base"], "row_words": operands["row_words"],
             "columns": operands["segment_bytes"] % (STEP + 1)}
 
 
@@ -111,7 +113,7 @@ async def watch_chain(ctx, expected: list[dict]) -> None:
         assert (activation, weight) == tuple(follows and record["target"] == target
                                              for target in (Target.ACTIVATION, Target.WEIGHT))
         if follows:
-            banks = CONFIG.rows if activation else CONFIG.columns
+            banks = 1 if record["one_bank"] else CONFIG.rows if activation else CONFIG.columns
             assert (frontier, end) == (record["base"] + written // banks, record["base"] + record["row_words"])
         written += offered and taken
         if done:

@@ -35,12 +35,13 @@ class Matmul:
     w_base: int = 0
     w_tile_words: int = 0
     a_unsigned: int = 0
+    band: int = 0
 
     def operands(self) -> dict[str, int]:
         """Return the resolved operands."""
         values = {name: getattr(self, name) for name in (
             "a_base", "a_tile_words", "w_base", "w_tile_words", "row_tiles", "column_tiles", "k")}
-        return {"control": pack(MATMUL_CONTROL, a_unsigned=self.a_unsigned), **values}
+        return {"control": pack(MATMUL_CONTROL, a_unsigned=self.a_unsigned, band=self.band), **values}
 
     def tiles(self, activations: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
         """Return the int32 tiles for bank contents of shape (banks, depth, WB), int8."""
@@ -49,13 +50,21 @@ class Matmul:
     def tile(self, activations: np.ndarray, weights: np.ndarray, i: int, j: int) -> np.ndarray:
         """Return tile (i, j)."""
         a = activations.reshape(len(activations), -1)[:, self.slice(activations, self.a_base + i * self.a_tile_words)]
-        w = weights.reshape(len(weights), -1)[:, self.slice(weights, self.w_base + j * self.w_tile_words)]
+        tile = i * self.column_tiles + j if self.band else j
+        w = weights.reshape(len(weights), -1)[:, self.slice(weights, self.w_base + tile * self.w_tile_words)]
+        w = banded(w[0], len(weights)) if self.band else w
         a = a.view(np.uint8) if self.a_unsigned else a
         return a.astype(np.int32) @ w.astype(np.int32).T
 
     def slice(self, banks: np.ndarray, address: int) -> slice:
         """Return the bytes of one tile in a flattened bank."""
         return slice(address * banks.shape[2], address * banks.shape[2] + self.k)
+
+
+def banded(kernel: np.ndarray, columns: int) -> np.ndarray:
+    """Return the operand of a band by its definition: element (c, k) is byte k - c of the kernel, or 0."""
+    length = len(kernel) - columns + 1
+    return np.array([[kernel[k - c] if 0 <= k - c < length else 0 for k in range(len(kernel))] for c in range(columns)])
 
 
 @dataclass
@@ -177,10 +186,12 @@ def random_matmul(random: np.random.Generator, word_bytes: int) -> Matmul:
     k = int(random.choice([1, 2, word_bytes - 1, word_bytes, word_bytes + 1, 2 * word_bytes, 3 * word_bytes - 2]))
     words = -(-k // word_bytes)
     row_tiles, column_tiles = (int(n) for n in random.integers(0, 4, 2))
+    band = int(random.integers(2)) if max(row_tiles * column_tiles, 1) * words <= DEPTH else 0
+    w_words = max(row_tiles * column_tiles * band, 4) * words
     return Matmul(
-        k=k, row_tiles=row_tiles, column_tiles=column_tiles, a_unsigned=int(random.integers(2)),
+        k=k, row_tiles=row_tiles, column_tiles=column_tiles, a_unsigned=int(random.integers(2)), band=band,
         a_tile_words=words + int(random.integers(2)), w_tile_words=words,
-        a_base=int(random.integers(DEPTH - 4 * (words + 1) + 1)), w_base=int(random.integers(DEPTH - 4 * words + 1)))
+        a_base=int(random.integers(DEPTH - 4 * (words + 1) + 1)), w_base=int(random.integers(DEPTH - w_words + 1)))
 
 
 def expect(instructions: list[Matmul], record: Record, activations: np.ndarray, weights: np.ndarray) -> None:

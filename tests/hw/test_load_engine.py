@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import LOAD_CONTROL, Target, pack
+from phonolith.hw.isa import LOAD_CONTROL, Target, pack, unpack
 from phonolith.hw.load_engine import LoadEngine
 from tests.hw.axi_memory import MEMORY_BYTES, AxiMemory, Stable, Stalls, Watchdog, feed
 from tests.hw.machines import MACHINES, STREAMING
@@ -17,11 +17,12 @@ from tests.hw.machines import MACHINES, STREAMING
 LATENCY = 20
 
 
-def load(target: Target, *, bank_per_word=0, transpose=0, address=0, base=0, row_words=0, outer=(1, 0),
+def load(target: Target, *, bank_per_word=0, transpose=0, one_bank=0, address=0, base=0, row_words=0, outer=(1, 0),
          inner=(1, 0), segments=(1, 0), segment_bytes=0) -> dict:
     """Operands of one LOAD; loops are (count, stride)."""
     operands = {
-        "control": pack(LOAD_CONTROL, target=int(target), bank_per_word=bank_per_word, transpose=transpose),
+        "control": pack(LOAD_CONTROL, target=int(target), bank_per_word=bank_per_word, transpose=transpose,
+                        one_bank=one_bank),
         "address": address, "base": base, "row_words": row_words, "outer_count": outer[0],
         "outer_stride": outer[1], "inner_count": inner[0], "inner_stride": inner[1],
         "segment_count": segments[0], "segment_stride": segments[1], "segment_bytes": segment_bytes,
@@ -50,17 +51,17 @@ def units_of(row: np.ndarray, word: int) -> np.ndarray:
 def expected_writes(config: MachineConfig, o: dict, memory: np.ndarray) -> dict:
     """What one LOAD writes: (target, bank, address, part) -> WB bytes, in the manner of the table of docs/isa.md."""
     word = config.word_bytes
-    target = Target(o["control"] & 7)
-    bank_per_word, transpose = o["control"] >> 3 & 1, o["control"] >> 4 & 1
+    control = unpack(LOAD_CONTROL, o["control"])
+    target, bank_per_word, transpose = Target(control["target"]), control["bank_per_word"], control["transpose"]
     rows, base, row_words = gather(o, memory), o["base"], o["row_words"]
     writes = {}
     if target in (Target.ACTIVATION, Target.WEIGHT):
-        banks = config.rows if target == Target.ACTIVATION else config.columns
+        banks = 1 if control["one_bank"] else config.rows if target == Target.ACTIVATION else config.columns
         if transpose:
-            for t, row in enumerate(rows):
-                for n, byte in enumerate(row):
-                    key = (target, n % banks, base + n // banks * row_words + t // word, 0)
-                    writes.setdefault(key, bytearray(word))[t % word] = byte
+            for block in range(math.ceil(len(rows) / word)):
+                for n, column in enumerate(np.array(rows[block * word:(block + 1) * word]).T):
+                    key = (target, n % banks, base + n // banks * row_words + block, 0)
+                    writes[key], = units_of(column, word)
         elif bank_per_word:
             units = [unit for row in rows for unit in units_of(row, word)]
             for i, unit in enumerate(units):
@@ -218,6 +219,7 @@ def instructions(draw, config: MachineConfig) -> dict:
                     segments=(draw(st.integers(1, 2)), draw(strides())), segment_bytes=draw(st.integers(100, 300)))
     return load(
         target, bank_per_word=operand and not transpose and draw(st.booleans()), transpose=transpose,
+        one_bank=operand and draw(st.integers(0, 3)) == 0,
         address=draw(st.integers(0, 2**32 - 1)), base=draw(st.integers(0, 100)), row_words=draw(st.integers(0, 40)),
         outer=(draw(small), draw(strides())), inner=(draw(st.integers(0, 9)), draw(strides())),
         segments=(1 if transpose else draw(small), draw(strides())), segment_bytes=draw(st.integers(0, longest)))
