@@ -3,16 +3,22 @@
 torch is imported when a module is imported, never before.
 """
 
+import contextlib
 import inspect
+import io
+import logging
 import operator
+import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from phonolith.compiler.float_graph import FloatGraph, FloatNode
 from phonolith.compiler.frontend_views import LayoutError, View, axes_of, new_axis
-from phonolith.compiler.torch_operators import Operators, location, operator_name, supported_operators
+from phonolith.compiler.torch_emitter import location
+from phonolith.compiler.torch_operators import Operators, operator_name, supported_operators
 from phonolith.hw.errors import PhonolithError
 
 
@@ -92,15 +98,51 @@ def export(module, example_input):
     import torch
 
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet():
             return torch.export.export(module.eval(), (example_input,))
     except Exception as error:
         raise PhonolithError(
             "export-failed",
-            f"torch.export cannot trace {type(module).__name__}: {str(error).strip().splitlines()[0]}.",
+            f"torch.export cannot trace {type(module).__name__}{written_at(module, error)}: {reason(error)}.",
             "The module must run on one [1, T, features] tensor without data-dependent control flow.",
         ) from error
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep torch from printing, logging and warning of what an error says anyway."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an error; what torch says of values that are known at run time only, in plain words."""
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0].rstrip(".")
+    return f"control flow depends on the input's values ({line})" if "data-dependent" in line else line
+
+
+def written_at(module, error: Exception) -> str:
+    """Return which submodule raised ``error``, and the line outside torch that did; "" when no module's code ran."""
+    paths = {id(part): path or "(top)" for path, part in module.named_modules()}
+    path, place, torch = "", "", torch_folder()
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = paths.get(id(frame.f_locals.get("self")), path)
+        if path and not frame.f_code.co_filename.startswith(torch):
+            place = f"{frame.f_code.co_filename}:{line}"
+    return f", module {path}, {place}" if place else ""
+
+
+def torch_folder() -> str:
+    """Return the folder of torch's own code."""
+    import torch
+
+    return str(Path(torch.__file__).parent)
 
 
 def import_module(module, example_input, name: str = "model") -> FloatGraph:

@@ -58,6 +58,11 @@ class View:
         """All axes in the torch tensor's row-major order."""
         return tuple(axis for dim in self.dims for axis in dim)
 
+    @property
+    def positions(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each dimension where in the value's order its axes are, and their sizes."""
+        return tuple(tuple((self.order.index(axis), axis.size) for axis in dim) for dim in self.dims)
+
     def permute(self, order) -> "View":
         """Reorder the dimensions."""
         return replace(self, dims=tuple(self.dims[i] for i in order))

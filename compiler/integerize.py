@@ -14,12 +14,15 @@ from phonolith.compiler.fixed_point import (
     far_offset,
     wide_exponential_tables,
 )
-from phonolith.compiler.float_graph import FUNCTIONS, FloatGraph, FloatNode
+from phonolith.compiler.float_graph import FloatGraph, FloatNode
+from phonolith.compiler.float_kernels import FUNCTIONS
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
+from phonolith.compiler.position_tables import absolute_rows, relative_tables
 from phonolith.compiler.tensor_types import (
     WANTS,
     TensorTypes,
     byte_scale,
+    factor_scale,
     int16_scale,
     satisfies,
 )
@@ -32,6 +35,8 @@ NORMAL_STEPS = 1024
 EXPONENT_STEP = math.log(510) / 255
 WIDE_EXPONENT_STEP = math.log(2 * 65535) / 509
 SOFTMAX_BITS = (8, 16)
+# Frames behind the front end that tables of positions are made for without further notice: 20 s of 40 ms.
+MAX_FRAMES = 512
 
 
 class Integerizer:
@@ -43,12 +48,13 @@ class Integerizer:
     types : dtype and scale of each of its tensors.
     observed, method : for tensors that are rescaled to a second type.
     softmax_bits : width of exponentials, one of :data:`SOFTMAX_BITS`.
+    max_frames : rows that tables of positions are made for.
     """
 
     def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], method: str,
-                 softmax_bits: int = 8):
+                 softmax_bits: int = 8, max_frames: int = MAX_FRAMES):
         self.graph, self.types, self.observed, self.method = graph, types, observed, method
-        self.wide = softmax_bits == 16
+        self.wide, self.max_frames = softmax_bits == 16, max_frames
         self.nodes: list[Node] = []
         self.converted: dict[tuple[str, str, float], str] = {}
 
@@ -125,6 +131,23 @@ class Integerizer:
         geometry = {name: node.attributes[name] for name in ("stride", "padding")}
         return self._node(node, "conv2d", (x,), self._channel_constants(node, scale), **geometry)
 
+    def _depthwise(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node)
+        padding = list(node.attributes["padding"])
+        return self._node(node, "depthwise_conv1d", (x,), self._channel_constants(node, scale), padding=padding)
+
+    def _scaled(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node)
+        factor = scale * node.attributes["factor"] / self._scale(node)
+        multiplier, shift = encode_multiplier(abs(factor))
+        return self._node(node, "rescale", (x,), multiplier=-multiplier if factor < 0 else multiplier, shift=shift)
+
+    def _multiply(self, node: FloatNode) -> Node:
+        """The first factor has a scale with which a shift makes the product's."""
+        y, _, other = self.operand(node, 1)
+        scale, shift = factor_scale(self._scale(node), other, self.observed[node.inputs[0]].maximum)
+        return self._node(node, "multiply", (self.operand(node, 0, scale)[0], y), shift=shift)
+
     def _function(self, node: FloatNode) -> Node:
         """Entry i of the table is the function of the byte whose unsigned value is i."""
         x, dtype, scale = self.operand(node)
@@ -159,26 +182,52 @@ class Integerizer:
         return self._node(node, "matmul", (q, k), multiplier=multiplier, shift=shift, transpose_b=True, heads=heads)
 
     def _softmax(self, node: FloatNode) -> Node:
-        """The table's index counts steps of the exponent below the row's maximum."""
         x, _, scale = self.operand(node)
+        attributes, table = self._exponential(scale * node.attributes["scale"])
+        return self._node(node, "softmax_exp", (x,), table, **attributes)
+
+    def _exponential(self, scale: float) -> tuple[dict, dict[str, np.ndarray]]:
+        """Return attributes and table of exponentials of steps of ``scale``; the index counts down from the maximum."""
         step = WIDE_EXPONENT_STEP if self.wide else EXPONENT_STEP
-        multiplier, shift = encode_multiplier(scale * node.attributes["scale"] / step)
-        table = {"table": wide_exponential_tables(step) if self.wide else exponential_table(step)}
+        multiplier, shift = encode_multiplier(scale / step)
+        table = wide_exponential_tables(step) if self.wide else exponential_table(step)
         wide = {"offset": far_offset(multiplier, shift)} if self.wide else {}
-        return self._node(node, "softmax_exp", (x,), table, multiplier=multiplier, shift=shift, **wide)
+        return {"multiplier": multiplier, "shift": shift, **wide}, {"table": table}
 
     def _context(self, node: FloatNode) -> Node:
-        """The division by the sum of exponentials and the output's scale are one factor per row."""
         weights, (v, _, v_scale) = node.inputs[0], self.operand(node, 1)
+        return self._node(node, "matmul", (weights, v), **self._weighted_mean(node, v_scale))
+
+    def _weighted_mean(self, node: FloatNode, v_scale: float) -> dict:
+        """The division by the sum of exponentials and the output's scale are one factor per row."""
         numerator, shift = encode_reciprocal(v_scale / self._scale(node))
-        return self._node(
-            node, "matmul", (weights, v), numerator=numerator, shift=shift, transpose_b=False, normalize=True,
-            heads=node.attributes["heads"], **({"wide": True} if self.wide else {}),
-        )  # fmt: skip
+        wide = {"wide": True} if self.wide else {}
+        return {"numerator": numerator, "shift": shift, "transpose_b": False, "normalize": True,
+                "heads": node.attributes["heads"], **wide}
+
+    def _attention(self, node: FloatNode) -> Node:
+        """Both terms of the scores have the scale of their sum."""
+        (q, _, q_scale), (k, _, k_scale), (v, _, v_scale) = (self.operand(node, position) for position in range(3))
+        terms = [f"{node.name}.{part}" for part in ("scores", "position_scores", "sums")]
+        scale = int16_scale(max(self.observed[term].maximum for term in terms if term in self.observed))
+        multiplier, shift = encode_multiplier(q_scale * k_scale / scale)
+        scores = {"multiplier": multiplier, "shift": shift, "transpose_b": True, "heads": node.attributes["heads"]}
+        exp, constants = self._exponential(scale * node.attributes["scale"])
+        chunks = {name: node.attributes[name] for name in ("chunk", "left") if node.attributes["chunk"]}
+        if "position_weight" in node.constants:
+            tables, factor = relative_tables(node, self.max_frames, q_scale, scale)
+            constants, chunks = constants | tables, chunks | {"position_scores": factor}
+        return self._node(node, "attention", (q, k, v), constants, scores=scores, exp=exp,
+                          context=self._weighted_mean(node, v_scale), **chunks)
 
     def _add(self, node: FloatNode) -> Node:
         scale = self._scale(node)
         return self._node(node, "add", [self.operand(node, position, scale)[0] for position in (0, 1)])
+
+    def _add_positions(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node, 0, self._scale(node))
+        rows = absolute_rows(self.max_frames, node.attributes["width"], scale)
+        return self._node(node, "add_rows", (x,), {"rows": rows})
 
     def _argmax(self, node: FloatNode) -> Node:
         return self._node(node, "argmax", (self.operand(node)[0],))

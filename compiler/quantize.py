@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from phonolith.compiler.calibrate import CLIPS, observe
-from phonolith.compiler.float_graph import FloatGraph, fuse_relu
-from phonolith.compiler.integerize import SOFTMAX_BITS, Integerizer
+from phonolith.compiler.float_graph import FloatGraph
+from phonolith.compiler.float_passes import simplify
+from phonolith.compiler.integerize import MAX_FRAMES, SOFTMAX_BITS, Integerizer
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.model_file import save
 from phonolith.compiler.passes import lower_graph
@@ -32,6 +33,7 @@ def quantize(
     name: str | None = None,
     metadata: dict | None = None,
     softmax_bits: int = 8,
+    max_frames: int = MAX_FRAMES,
 ) -> Graph:
     """Return the integer graph of ``graph``.
 
@@ -42,6 +44,7 @@ def quantize(
     clip : how int8 ranges are chosen, one of :data:`phonolith.compiler.calibrate.CLIPS`.
     name, metadata : of the graph; ``input_scale`` and ``scales`` are added.
     softmax_bits : width of the softmax's exponentials; 8, or 16 for long rows (docs/decisions/0005).
+    max_frames : frames behind the front end that the model's tables of positions shall last for, if it has any.
 
     Raises PhonolithError: ``option`` for other widths or clips, ``calibration``, and those of the passes.
     """
@@ -50,12 +53,15 @@ def quantize(
     if softmax_bits not in SOFTMAX_BITS:
         raise PhonolithError("option", f"exponentials of {softmax_bits} bits are not supported.",
                              "Choose --softmax-bits 8 or 16.")
+    if max_frames < 1:
+        raise PhonolithError("option", f"positions of {max_frames} frames are none.", "Choose --max-frames 1 or more.")
     if clip not in CLIPS:
         raise PhonolithError("option", f"there is no clip {clip!r}.", f"Choose one of {', '.join(CLIPS)}.")
-    graph = fuse_relu(graph)
+    graph = simplify(graph)
     observed = observe(graph, calibration)
     types = choose_types(graph, observed, clip)
-    result = Integerizer(graph, types, observed, clip, softmax_bits).run(name or graph.name, metadata or {})
+    integers = Integerizer(graph, types, observed, clip, softmax_bits, max_frames)
+    result = integers.run(name or graph.name, metadata or {})
     lower_graph(result)
     return result
 

@@ -4,30 +4,41 @@ Residual streams, what LayerNorm and softmax read, and the scores of the output 
 uint8; everything else int8. All tensors joined by additions share one scale.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from phonolith.compiler.calibrate import Observed
-from phonolith.compiler.float_graph import ONE_SIDED, FloatGraph, FloatNode
+from phonolith.compiler.float_graph import FloatGraph, FloatNode
+from phonolith.compiler.float_kernels import ONE_SIDED
+from phonolith.compiler.float_passes import disjoint_slices
 
 VIEWS = ("slice", "reshape")
 LEVELS = {"int8": 127, "uint8": 255, "int16": 32767}
 # Room above the largest magnitude seen, for tensors with bits to spare.
 INT16_HEADROOM = 2.0
-# What each operator reads: a dtype, or "byte" for int8 and uint8.
+# What each operator reads: a dtype, "byte" for int8 and uint8, or "any".
 WANTS = {
     "linear": ("byte",),
     "conv2d": ("byte",),
+    "depthwise": ("byte",),
     "function": ("byte",),
     "layernorm": ("int16",),
     "scores": ("int8", "int8"),
     "softmax": ("int16",),
     "context": ("uint8", "int8"),
+    "attention": ("int8", "int8", "int8"),
     "add": ("int16", "int16"),
+    "add_positions": ("int16",),
+    "multiply": ("int16", "byte"),
+    "scaled": ("any",),
     "argmax": ("int16",),
 }
-FIXED = {"scores": "int16", "softmax": "uint8", "add": "int16", "argmax": "int16"}
+FIXED = {"scores": "int16", "softmax": "uint8", "add": "int16", "add_positions": "int16", "argmax": "int16"}
+# Their inputs and their output have one scale.
+SUMS = ("add", "add_positions")
+PRODUCTS = ("linear", "conv2d", "depthwise")
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class TensorTypes:
 
 def satisfies(dtype: str, want: str) -> bool:
     """Tell whether an operand of ``dtype`` can be read as ``want``."""
-    return dtype == want or (want == "byte" and dtype in ("int8", "uint8"))
+    return dtype == want or want == "any" or (want == "byte" and dtype in ("int8", "uint8"))
 
 
 def view_roots(graph: FloatGraph) -> dict[str, str]:
@@ -79,7 +90,7 @@ def stream_groups(graph: FloatGraph, dtypes: dict[str, str]) -> dict[str, str]:
         return name if parent[name] == name else find(parent[name])
 
     for node in graph.nodes:
-        if node.op == "add":
+        if node.op in SUMS:
             for name in node.inputs:
                 if dtypes[name] == "int16":
                     parent[find(roots[name])] = find(node.name)
@@ -119,7 +130,39 @@ def choose_types(graph: FloatGraph, observed: dict[str, Observed], method: str) 
             scales[node.name] = _view_scale(node, scales[node.inputs[0]])
         elif node.name not in scales:
             scales[node.name] = _own_scale(graph, node, dtypes[node.name], observed, method)
+        if node.op == "multiply":
+            _fit_factor(graph, node, dtypes, scales, observed, method)
     return TensorTypes(dtypes, scales)
+
+
+def _fit_factor(graph: FloatGraph, node: FloatNode, dtypes, scales, observed: dict[str, Observed], method: str) -> None:
+    """Give the int16 factor of a product the scale with which a shift alone makes the product's.
+
+    The product gets coarser steps if its own are finer than those of its factors.
+    """
+    first, second = node.inputs
+    other = second_scale(second, dtypes, scales, observed, method)
+    if dtypes[node.name] != "int16":
+        scales[node.name] = max(float(scales[node.name]), other * int16_scale(observed[first].maximum))
+    makers = [n for n in graph.nodes if n.name == first and n.op in PRODUCTS]
+    if makers and len(graph.consumers(first)) == 1 and first != graph.output and dtypes[first] == "int16":
+        scales[first] = factor_scale(float(scales[node.name]), other, observed[first].maximum)[0]
+
+
+def second_scale(name: str, dtypes, scales, observed: dict[str, Observed], method: str) -> float:
+    """Return the scale in which a product of tensors reads its second factor, rescaled to int8 if it is no byte."""
+    own = dtypes[name] in ("int8", "uint8")
+    return float(scales[name]) if own else byte_scale(observed[name], "int8", method)
+
+
+def factor_scale(product: float, other: float, maximum: float) -> tuple[float, int]:
+    """Return the scale of the int16 factor of a product, and the shift with which the product has its scale.
+
+    ``product`` and ``other`` are the scales of the product and of the other factor; ``maximum`` is the largest
+    magnitude of the int16 factor. The scale is the smallest that leaves headroom, of those that need no multiplier.
+    """
+    shift = max(math.floor(math.log2(product / (other * int16_scale(maximum)))), 0)
+    return product / (other * 2**shift), shift
 
 
 def _view_scale(node: FloatNode, scale: float | np.ndarray) -> float | np.ndarray:
@@ -127,7 +170,7 @@ def _view_scale(node: FloatNode, scale: float | np.ndarray) -> float | np.ndarra
 
 
 def _own_scale(graph: FloatGraph, node: FloatNode, dtype: str, observed, method: str) -> float | np.ndarray:
-    slices = _disjoint_slices(graph, node)
+    slices = disjoint_slices(graph, node)
     if not slices:
         return byte_scale(observed[node.name], dtype, method)
     scales = np.empty(len(node.constants["bias"]))
@@ -135,12 +178,3 @@ def _own_scale(graph: FloatGraph, node: FloatNode, dtype: str, observed, method:
         columns = slice(part.attributes["start"], part.attributes["stop"])
         scales[columns] = byte_scale(observed[part.name], dtype, method)
     return scales
-
-
-def _disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:
-    """Return the slices that alone read a linear's output and cover it without overlap, else nothing."""
-    readers = graph.consumers(node.name)
-    if node.op != "linear" or graph.output == node.name or any(r.op != "slice" for r in readers):
-        return []
-    covered = [c for r in readers for c in range(r.attributes["start"], r.attributes["stop"])]
-    return readers if readers and sorted(covered) == list(range(len(node.constants["bias"]))) else []

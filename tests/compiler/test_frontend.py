@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from phonolith.compiler.float_graph import FloatGraph, evaluate, fuse_relu
+from phonolith.compiler.float_graph import FloatGraph, evaluate
+from phonolith.compiler.float_passes import fuse_relu
 from phonolith.hw.errors import PhonolithError
 
 torch = pytest.importorskip("torch")
@@ -212,7 +213,7 @@ def broken(body):
 
 REFUSED = {
     "aten.cumsum.default": (lambda self, x: x.cumsum(1), ""),
-    "aten.mul.Tensor": (lambda self, x: x * x, "only multiplication by a constant"),
+    "aten.mul.Tensor": (lambda self, x: x * x[:, :, :1], "only the product of two tensors of one shape"),
     "aten.add.Tensor": (lambda self, x: x + 1.0, "only the sum of two tensors of one shape"),
     "aten.conv2d.default": (lambda self, x: self.conv(torch.stack([x, x], 1)), ""),
     "aten.softmax.int": (lambda self, x: x.softmax(-1), "only the softmax of attention scores"),
@@ -242,7 +243,21 @@ def test_refused_operators_are_named_with_their_place(operator):
 def test_data_dependent_control_flow_is_refused():
     with pytest.raises(PhonolithError) as caught:
         imported(broken(lambda self, x: x if x.sum() > 0 else self.linear(x)))
-    assert caught.value.kind == "export-failed" and "Outer" in caught.value.message
+    line = test_data_dependent_control_flow_is_refused.__code__.co_firstlineno + 2
+    message = caught.value.message
+    assert caught.value.kind == "export-failed" and "cannot trace Outer, module inner, " in message
+    assert f"test_frontend.py:{line}: control flow depends on the input's values" in message
+    assert "without data-dependent control flow" in caught.value.remedy
+
+
+def test_loops_over_values_are_refused():
+    def repeat(self, x):
+        for _ in range(int(x.abs().max().item())):
+            x = x + x
+        return x
+
+    with pytest.raises(PhonolithError, match=r"module inner, .*test_frontend.py:\d+: control flow depends"):
+        imported(broken(repeat))
 
 
 @pytest.mark.parametrize("shape", [(23, 10), (2, 23, 10), (1, 1, 10)])

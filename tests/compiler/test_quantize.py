@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from phonolith.compiler.calibrate import CLIPS, Observed, observe
-from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate, fuse_relu
+from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate
+from phonolith.compiler.float_passes import fuse_relu
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.quantize import noise_features, quantize
 from phonolith.compiler.tensor_types import assign_dtypes, choose_types

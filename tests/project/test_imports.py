@@ -18,6 +18,9 @@ ARROWS = {
     "hw": (),
     "models": ("hw.errors",),
     "compiler": ("hw",),
+    # Positions are tables that the models compute from sinusoids.
+    "compiler/float_kernels": ("hw", "compiler", "models.positions"),
+    "compiler/position_tables": ("hw", "compiler", "models.positions"),
     # Quantizers need calibration features and the float model that they quantize.
     "compiler/quantize": ("hw", "models", "compiler"),
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",

@@ -1,0 +1,127 @@
+"""Passes over the float graph, before ranges are observed: constant factors, padding and ReLUs join products."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from phonolith.compiler.float_graph import FloatGraph, FloatNode
+from phonolith.hw.errors import PhonolithError
+
+PRODUCTS = ("linear", "conv2d", "depthwise")
+
+
+def simplify(graph: FloatGraph) -> FloatGraph:
+    """Return ``graph`` as quantizers want it.
+
+    Raises PhonolithError ``unsupported-operator`` for padding that no convolution takes.
+    """
+    graph = fold_padding(graph)
+    graph = fold_affine(graph)
+    graph = split_gated(graph)
+    return fuse_relu(graph)
+
+
+def fold_padding(graph: FloatGraph) -> FloatGraph:
+    """Make zeros around time the padding of the convolutions that read them."""
+    pads = {node.name: node for node in graph.nodes if node.op == "pad"}
+    for pad in pads.values():
+        stuck = [reader for reader in graph.consumers(pad.name) if reader.op != "depthwise"]
+        if stuck or pad.name == graph.output:
+            raise PhonolithError(
+                "unsupported-operator", f"padding in {pad.source} does not feed a depthwise convolution alone.",
+                "Pad where the convolution reads it, or use the padding argument of a two-dimensional convolution.")
+    nodes = (_padded(node, pads[node.inputs[0]]) if node.inputs[0] in pads else node for node in graph.nodes)
+    return replace(graph, nodes=tuple(node for node in nodes if node.name not in pads))
+
+
+def _padded(node: FloatNode, pad: FloatNode) -> FloatNode:
+    (left, right), (more_left, more_right) = node.attributes["padding"], pad.attributes["padding"]
+    padding = {"padding": [left + more_left, right + more_right]}
+    return replace(node, inputs=pad.inputs, attributes=node.attributes | padding)
+
+
+def fold_affine(graph: FloatGraph) -> FloatGraph:
+    """Fold factors and offsets per channel (BatchNorm, the half of a half step) into the product that feeds them.
+
+    Where there is none, or something else reads it, an offset becomes a depthwise convolution of one tap; a factor
+    of all channels alike stays.
+    """
+    nodes: dict[str, FloatNode] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        origin = node.inputs[0]
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        source = nodes.get(node.inputs[0])
+        if node.op in ("affine", "scaled") and source and _takes(graph, source, origin):
+            nodes[source.name] = _times(source, node)
+            renamed[node.name] = source.name
+        else:
+            nodes[node.name] = _one_tap(node) if node.op == "affine" else node
+    return replace(graph, nodes=tuple(nodes.values()), output=renamed.get(graph.output, graph.output))
+
+
+def _times(product: FloatNode, affine: FloatNode) -> FloatNode:
+    """Return ``product`` with its outputs multiplied and offset."""
+    gamma = affine.constants.get("gamma", np.float32(affine.attributes.get("factor", 1)))
+    weight, bias = (product.constants[role] for role in ("weight", "bias"))
+    wide = np.broadcast_to(gamma, len(weight)).reshape(-1, *[1] * (weight.ndim - 1))
+    beta = affine.constants.get("beta", np.float32(0))
+    return replace(product, constants={"weight": weight * wide, "bias": bias * gamma + beta})
+
+
+def _one_tap(node: FloatNode) -> FloatNode:
+    constants = {"weight": node.constants["gamma"][:, None], "bias": node.constants["beta"]}
+    return replace(node, op="depthwise", constants=constants, attributes={"padding": [0, 0]})
+
+
+def split_gated(graph: FloatGraph) -> FloatGraph:
+    """Make linear layers of their own of the parts of a projection whose parts a product of tensors reads.
+
+    A factor of such a product is int16 and a gate a byte, so that they cannot be parts of one tensor.
+    """
+    makers = {node.name: node for node in graph.nodes}
+    parts: dict[str, FloatNode] = {}
+    for node in graph.nodes:
+        readers = disjoint_slices(graph, node)
+        if any(each.op == "multiply" for reader in readers for each in graph.consumers(reader.name)):
+            parts |= {reader.name: _columns(node, reader) for reader in readers}
+    split = {makers[name].inputs[0] for name in parts}
+    return replace(graph, nodes=tuple(parts.get(n.name, n) for n in graph.nodes if n.name not in split))
+
+
+def _columns(linear: FloatNode, part: FloatNode) -> FloatNode:
+    """Return the layer that computes some columns of ``linear``, called as they are."""
+    columns = slice(part.attributes["start"], part.attributes["stop"])
+    constants = {role: constant[columns] for role, constant in linear.constants.items()}
+    return replace(linear, name=part.name, constants=constants)
+
+
+def disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:
+    """Return the slices that alone read a linear's output and cover it without overlap, else nothing."""
+    readers = graph.consumers(node.name)
+    if node.op != "linear" or graph.output == node.name or any(r.op != "slice" for r in readers):
+        return []
+    covered = [c for r in readers for c in range(r.attributes["start"], r.attributes["stop"])]
+    return readers if readers and sorted(covered) == list(range(len(node.constants["bias"]))) else []
+
+
+def fuse_relu(graph: FloatGraph) -> FloatGraph:
+    """Fold each ReLU into the linear or convolution that feeds it and nothing else; that one's name stays."""
+    nodes: dict[str, FloatNode] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        origin = node.inputs[0]
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        source = nodes.get(node.inputs[0])
+        if node.attributes.get("function") == "relu" and source and _takes(graph, source, origin):
+            nodes[source.name] = replace(source, attributes=source.attributes | {"relu": True})
+            renamed[node.name] = source.name
+        else:
+            nodes[node.name] = node
+    return replace(graph, nodes=tuple(nodes.values()), output=renamed.get(graph.output, graph.output))
+
+
+def _takes(graph: FloatGraph, source: FloatNode, name: str) -> bool:
+    """Tell whether ``source`` is a product without a ReLU yet whose result, once ``name``, has one reader."""
+    alone = len(graph.consumers(name)) == 1 and graph.output != name
+    return source.op in PRODUCTS and alone and not source.attributes.get("relu")
