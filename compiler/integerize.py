@@ -90,14 +90,12 @@ class Integerizer:
     def _rescaled(self, name: str, dtype: str, scale: float) -> str:
         key = (name, dtype, scale)
         if key not in self.converted:
-            self.converted[key] = f"{name}.{dtype}" if not self._made(f"{name}.{dtype}") else f"{name}.{dtype}.b"
+            number = sum(made[:2] == (name, dtype) for made in self.converted)
+            self.converted[key] = f"{name}.{dtype}" + (f".{number + 1}" if number else "")
             multiplier, shift = encode_multiplier(float(self.types.scales[name]) / scale)
             attributes = {"multiplier": multiplier, "shift": shift}
             self.nodes.append(Node(self.converted[key], "rescale", (name,), dtype, {}, attributes))
         return self.converted[key]
-
-    def _made(self, name: str) -> bool:
-        return any(node.name == name for node in self.nodes)
 
     def _scale(self, node: FloatNode) -> float:
         return float(self.types.scales[node.name])
