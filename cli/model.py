@@ -65,12 +65,13 @@ def compile_module(config, factory: str, output: Path, save_model: Path | None) 
 
 
 def render_inspection(result: Result) -> None:
-    """Print one line per layer and the totals."""
+    """Print one line per layer, the totals, and the parameters by part."""
     layers = result["layers"]
     columns = tuple(layers[0]) if layers else ()
     print_table(columns, [[layer[column] for column in columns] for layer in layers])
     print()
     print_facts((name, cell(value)) for name, value in result.items() if not isinstance(value, list | dict))
+    print_facts((f"parameters, {part}", cell(count)) for part, count in result["parameters"].items())
 
 
 @click.command()

@@ -22,17 +22,19 @@ def render_facts(result: Result) -> None:
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
               help="Float checkpoint to write.")
 @click.option("--spec", type=PATH, metavar="SPEC.toml",
-              help="Shape of the encoder; the shipped model's by default.")
+              help="Shape and family of the model; by default encoder-ctc.")
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
 def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed: int) -> Result:
-    """Train the float encoder on strings of recorded words (needs EXTRAS=train)."""
+    """Train a float model on strings of recorded words (needs EXTRAS=train)."""
     from phonolith.models.config import EncoderConfig
+    from phonolith.models.families import read_spec
     from phonolith.models.train import train as run
 
-    model = run(EncoderConfig.from_toml(spec) if spec else EncoderConfig(), data, output, steps, seed)
-    return {"model": output, "parameters": model.config.parameters, "steps": steps, "seed": seed}
+    model = run(read_spec(spec) if spec else EncoderConfig(), data, output, steps, seed)
+    return {"model": output, "family": model.config.family, "parameters": model.config.parameters,
+            "steps": steps, "seed": seed}
 
 
 @click.command()
@@ -82,15 +84,19 @@ def evaluate(_config, model: str, data: Path, strings: int, snr: float | None,
              speakers: tuple[str, ...] | None, takes: str, seed: int, use_float: bool) -> Result:
     """Measure the word error rate on strings of recorded words."""
     from phonolith.models.evaluate import evaluate as score
-    from phonolith.models.evaluate import float_recogniser
+    from phonolith.models.evaluate import evaluate_float
 
-    recognise = float_recogniser(model) if use_float else integer_recogniser(model)
-    return score(recognise, data, strings, seed, speakers, takes, snr).as_dict()
+    task = (data, strings, seed, speakers, takes, snr)
+    if use_float:
+        return evaluate_float(model, *task).as_dict()
+    recognise, parameters = integer_recogniser(model)
+    return score(recognise, *task, parameters).as_dict()
 
 
-def integer_recogniser(model: str) -> Any:
-    """Return the golden model of a quantized model as a function from features to words."""
+def integer_recogniser(model: str) -> tuple[Any, Any]:
+    """Return the golden model of a quantized model as a function from features to words, and how features are made."""
     from phonolith.compiler import model_file
-    from phonolith.sim.recognise import golden_recogniser
+    from phonolith.sim.recognise import feature_parameters, golden_recogniser
 
-    return golden_recogniser(model_file.load(model_file.resolve(model)))
+    graph = model_file.load(model_file.resolve(model))
+    return golden_recogniser(graph), feature_parameters(graph)

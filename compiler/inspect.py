@@ -70,6 +70,7 @@ def inspect(graph: Graph, frames: int = 100) -> dict:
         "output_frames": shapes[graph.outputs[0]][0],
         "macs": sum(layer["macs"] for layer in layers),
         "weights": sum(weight.size for weight in weights),
+        "parameters": graph.metadata.get("parameters", {}),
         "weight_bits": 8,
         "constant_bytes": sum(layer["constant_bytes"] for layer in layers),
         "graph_bytes": len(graph_to_json(graph)),

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ from phonolith.compiler.model_file import save
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.tensor_types import choose_types
 from phonolith.hw.errors import PhonolithError
-from phonolith.models import features as log_mel
-from phonolith.models.config import EncoderConfig
+from phonolith.models.config import ModelConfig
 from phonolith.models.data import GENERATOR_VERSION, StringMaker, training_recordings
+from phonolith.models.families import random_model, read_spec
+from phonolith.models.features import FeatureParameters, features
 
 # Calibration strings are not those that training saw first.
 CALIBRATION_SEED = 20_000
@@ -66,25 +67,12 @@ def quantize(
     return result
 
 
-def feature_parameters() -> dict:
-    """Return what turns samples into this model's features, for the model file."""
-    return {
-        "kind": "log-mel",
-        "sample_rate": log_mel.SAMPLE_RATE,
-        "window": log_mel.WINDOW,
-        "hop": log_mel.HOP,
-        "fft": log_mel.FFT,
-        "mels": log_mel.MELS,
-        "low_hz": log_mel.LOW_HZ,
-        "high_hz": log_mel.HIGH_HZ,
-    }
-
-
-def calibration_features(data: str | os.PathLike[str], strings: int, seed: int) -> list[np.ndarray]:
+def calibration_features(data: str | os.PathLike[str], strings: int, seed: int,
+                         parameters: FeatureParameters) -> list[np.ndarray]:
     """Return the features of strings of training recordings, every other one with 20 dB of noise."""
     recordings = training_recordings(data)
     makers = [StringMaker(recordings, CALIBRATION_SEED + seed, snr) for snr in (None, 20.0)]
-    return [log_mel.features(makers[i % 2].string(i).samples) for i in range(strings)]
+    return [features(makers[i % 2].string(i).samples, parameters=parameters) for i in range(strings)]
 
 
 def noise_features(strings: int, mels: int, seed: int, frames: int = 200) -> list[np.ndarray]:
@@ -96,7 +84,7 @@ def noise_features(strings: int, mels: int, seed: int, frames: int = 200) -> lis
 
 
 def import_encoder(model, name: str) -> FloatGraph:
-    """Return the float graph of a torch encoder of ``models/encoder_ctc.py``."""
+    """Return the float graph of a torch model of one of ``models/families.py``."""
     import torch
 
     from phonolith.compiler.frontend import import_module
@@ -104,10 +92,10 @@ def import_encoder(model, name: str) -> FloatGraph:
     return import_module(model, torch.zeros(1, EXAMPLE_FRAMES, model.config.mels), name)
 
 
-def encoder_metadata(vocabulary: Sequence[str], provenance: dict) -> dict:
-    """Return the metadata of an encoder's model file."""
-    metadata = {"vocabulary": list(vocabulary), "features": feature_parameters()}
-    return metadata | {"family": "encoder-ctc", "bits": 8, "provenance": provenance}
+def encoder_metadata(config: ModelConfig, parameters: FeatureParameters, provenance: dict) -> dict:
+    """Return the metadata of a model file: what the host must know, and what the model is."""
+    return {"vocabulary": list(config.vocabulary), "features": parameters.as_dict(), "family": config.family,
+            "parameters": config.counts, "bits": 8, "provenance": provenance}
 
 
 def quantize_checkpoint(
@@ -124,10 +112,10 @@ def quantize_checkpoint(
 
     Returns model, output, bits, softmax_bits, clip, calibration strings, nodes, bytes, seconds.
     """
-    from phonolith.models.encoder_ctc import load_encoder
+    from phonolith.models.checkpoint import load_model
 
     started = time.perf_counter()
-    model, name = load_encoder(checkpoint), Path(output).stem
+    model, name = load_model(checkpoint), Path(output).stem
     wide = "" if softmax_bits == 8 else f" --softmax-bits {softmax_bits}"
     provenance = {
         "checkpoint": Path(checkpoint).name,
@@ -137,10 +125,10 @@ def quantize_checkpoint(
     }
     graph = quantize(
         import_encoder(model, name),
-        calibration_features(data, calibrate, seed),
+        calibration_features(data, calibrate, seed, model.features),
         bits,
         clip,
-        metadata=encoder_metadata(model.config.vocabulary, provenance),
+        metadata=encoder_metadata(model.config, model.features, provenance),
         softmax_bits=softmax_bits,
     )
     save(output, graph)
@@ -153,18 +141,17 @@ def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike
 
     Returns model, output, bits, nodes, bytes, parameters, seconds.
     """
+    started = time.perf_counter()
+    config = read_spec(spec)
     try:
-        from phonolith.models.encoder_ctc import random_encoder
+        model = random_model(config, seed)
     except ImportError as error:
         raise PhonolithError("missing-tool", "random weights need torch.", "Run make setup EXTRAS=train.") from error
-
-    started = time.perf_counter()
-    config = EncoderConfig.from_toml(spec)
     provenance = {"command": f"phonolith new-model {Path(spec).name} --random-weights {seed}"}
     graph = quantize(
-        import_encoder(random_encoder(config, seed), Path(output).stem),
+        import_encoder(model, Path(output).stem),
         noise_features(8, config.mels, seed),
-        metadata=encoder_metadata(config.vocabulary, provenance),
+        metadata=encoder_metadata(config, model.features, provenance),
     )
     save(output, graph)
     return summary(graph, output) | {"parameters": config.parameters} | seconds_since(started)

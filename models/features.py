@@ -5,13 +5,22 @@ Needs numpy, soundfile and soxr, never torch. All results are deterministic func
 
 import os
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 import soundfile
 import soxr
 
 from phonolith.hw.errors import PhonolithError
+from phonolith.models.normalization import (
+    Normalization,
+    RunningNormalization,
+    RunningNormalizer,
+    UtteranceNormalization,
+    normalization_from,
+)
 
 SAMPLE_RATE = 8000
 """Hz; every model of the project hears telephone bandwidth."""
@@ -24,8 +33,46 @@ MELS = 40
 LOW_HZ, HIGH_HZ = 60.0, 3900.0
 MIN_FRAMES = 23
 """Frames that four unpadded 3x3 convolutions (strides 2, 2, 1, 1) need for one output frame."""
-FLOOR = 1e-6
-"""Energies below this fraction (-60 dB) of the utterance's loudest filter output are raised to it."""
+
+
+@dataclass(frozen=True)
+class FeatureParameters:
+    """What turns samples into a model's features; model files hold it under "features".
+
+    Parameters
+    ----------
+    normalization : by utterance, or running (models that hear a stream).
+    min_frames : frames that the model's front end needs for one output frame.
+    mels : bins per frame. Of more than 40, some low ones have no frequency of the FFT to themselves.
+    """
+
+    normalization: Normalization = UtteranceNormalization()
+    min_frames: int = MIN_FRAMES
+    mels: int = MELS
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the constants of this file; `from_dict` reads them back."""
+        return {**_CONSTANTS, "mels": self.mels, "min_frames": self.min_frames,
+                "normalization": self.normalization.as_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read a model file's "features"; absent keys have their defaults.
+
+        Raises PhonolithError if the model wants features that this file does not compute.
+        """
+        for name, expected in _CONSTANTS.items():
+            if values.get(name, expected) != expected:
+                raise PhonolithError("features", f"the model's features have {name} {values[name]!r}, not {expected!r}",
+                                     "use a model that phonolith train made, or give its features as an .npy file")
+        return cls(normalization_from(values.get("normalization", {})), values.get("min_frames", MIN_FRAMES),
+                   values.get("mels", MELS))
+
+
+BY_UTTERANCE = FeatureParameters()
+"""40 bins, normalized by utterance, at least `MIN_FRAMES` frames."""
+_CONSTANTS = {"kind": "log-mel", "sample_rate": SAMPLE_RATE, "window": WINDOW, "hop": HOP, "fft": FFT,
+              "low_hz": LOW_HZ, "high_hz": HIGH_HZ}
 
 
 def load_wav(path: str | os.PathLike[str]) -> np.ndarray:
@@ -69,13 +116,13 @@ def resample(samples: np.ndarray, rate_from: float, rate_to: float) -> np.ndarra
     return soxr.resample(np.asarray(samples, np.float32), rate_from, rate_to)
 
 
-@lru_cache(maxsize=1)
-def mel_filters() -> np.ndarray:
-    """Triangular filters, float64 [40, 129], equally spaced in mel = 2595 log10(1 + f/700), peak 1."""
+@lru_cache(maxsize=4)
+def mel_filters(mels: int = MELS) -> np.ndarray:
+    """Triangular filters, float64 [mels, 129], equally spaced in mel = 2595 log10(1 + f/700), peak 1."""
     def mel(hertz: float) -> float:
         return 2595.0 * np.log10(1.0 + hertz / 700.0)
 
-    edges = 700.0 * (10.0 ** (np.linspace(mel(LOW_HZ), mel(HIGH_HZ), MELS + 2) / 2595.0) - 1.0)
+    edges = 700.0 * (10.0 ** (np.linspace(mel(LOW_HZ), mel(HIGH_HZ), mels + 2) / 2595.0) - 1.0)
     bins = np.arange(FFT // 2 + 1)[:, None] * (SAMPLE_RATE / FFT)
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
@@ -87,43 +134,64 @@ def frame_count(samples: int) -> int:
     return max(0, 1 + (samples - WINDOW) // HOP)
 
 
-def log_mel(samples: np.ndarray) -> np.ndarray:
-    """Natural logarithm of the mel energies -> float64 [T, 40], T = 1 + (N - 200) // 80.
+def mel_energies(samples: np.ndarray, mels: int = MELS) -> np.ndarray:
+    """Mel energies of all whole windows -> float64 [T, mels], T = 1 + (N - 200) // 80, at least 1 window.
 
-    Periodic Hann window, power spectrum of a 256-point FFT, 40 filters from 60 to 3900 Hz, floored at
-    `FLOOR` times the utterance's largest energy.
+    Periodic Hann window, power spectrum of a 256-point FFT, `mels` filters from 60 to 3900 Hz.
     """
     signal = np.asarray(samples, np.float64)
     frames = np.lib.stride_tricks.sliding_window_view(signal, WINDOW)[::HOP]
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(WINDOW) / WINDOW)
     spectrum = np.fft.rfft(frames * window, FFT)
     # Not a matrix product: its bits, and its speed on a busy machine, would depend on BLAS and its threads.
-    energies = np.einsum("tf,mf->tm", spectrum.real**2 + spectrum.imag**2, mel_filters())
-    return np.log(np.maximum(energies, max(FLOOR * energies.max(), 1e-12)))
+    return np.einsum("tf,mf->tm", spectrum.real**2 + spectrum.imag**2, mel_filters(mels))
 
 
-def features(samples: np.ndarray, name: str = "the utterance") -> np.ndarray:
-    """Normalised log-mel features of mono 8 kHz samples [N] -> float32 [T, 40].
-
-    The mean of every mel bin over the utterance is removed, then one standard deviation over all bins and
-    frames is divided out (a silent utterance gives zeros).
+def features(samples: np.ndarray, name: str = "the utterance",
+             parameters: FeatureParameters = BY_UTTERANCE) -> np.ndarray:
+    """Normalised log-mel features of mono 8 kHz samples [N] -> float32 [T, mels].
 
     Raises
     ------
     PhonolithError
-        Fewer than `MIN_FRAMES` frames (1960 samples, 245 ms). The message calls the audio `name`.
+        Fewer than `parameters.min_frames` frames. The message calls the audio `name`.
     """
-    if frame_count(len(samples)) < MIN_FRAMES:
-        needed = WINDOW + (MIN_FRAMES - 1) * HOP
+    if frame_count(len(samples)) < parameters.min_frames:
+        needed = WINDOW + (parameters.min_frames - 1) * HOP
         raise PhonolithError(
             "audio", f"{name}: {len(samples)} samples ({1000 * len(samples) / SAMPLE_RATE:.0f} ms at 8 kHz) "
             f"are too short: the front end needs {needed} ({1000 * needed // SAMPLE_RATE} ms)",
             "give a longer recording")
-    logs = log_mel(samples)
-    centred = logs - logs.mean(axis=0)
-    return (centred / max(float(centred.std()), 1e-3)).astype(np.float32)
+    return parameters.normalization(mel_energies(samples, parameters.mels))
 
 
-def wav_features(path: str | os.PathLike[str]) -> np.ndarray:
-    """`load_wav` then `features`; float32 [T, 40]."""
-    return features(load_wav(path), str(path))
+class FeatureStream:
+    """Features of a stream, computed as its samples arrive: equal to `features` of all of them, to the bit.
+
+    Parameters
+    ----------
+    parameters : those of a model whose normalization is running.
+
+    Raises PhonolithError for a model that normalizes whole utterances.
+    """
+
+    def __init__(self, parameters: FeatureParameters):
+        if not isinstance(parameters.normalization, RunningNormalization):
+            raise PhonolithError("features", "this model normalizes whole utterances: its features cannot be streamed",
+                                 "choose a streaming model, such as conformer-ctc-stream-w8")
+        self._normalizer = RunningNormalizer(parameters.normalization)
+        self._mels = parameters.mels
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next samples [n], any n -> the features of all windows they complete, float32 [m, mels]."""
+        heard = np.concatenate([self._rest, samples])
+        count = frame_count(len(heard))
+        self._rest = heard[count * HOP:]
+        energies = mel_energies(heard, self._mels) if count else np.zeros((0, self._mels))
+        return self._normalizer.push(energies)
+
+
+def wav_features(path: str | os.PathLike[str], parameters: FeatureParameters = BY_UTTERANCE) -> np.ndarray:
+    """`load_wav` then `features`; float32 [T, mels]."""
+    return features(load_wav(path), str(path), parameters)

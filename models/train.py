@@ -1,4 +1,4 @@
-"""Training of the float encoder on the CPU: connected-word strings, augmented, CTC loss.
+"""Training of the float models on the CPU: connected-word strings, augmented, CTC loss.
 
 Recipe: AdamW (betas 0.9/0.98, weight decay 0.01), learning rate 2e-3 after a warm-up
 of 100 steps, cosine decay to zero, batch 32, dropout 0.1 on residual branches, gradient norm clipped at 5.
@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from phonolith.models import synthetic
-from phonolith.models.config import EncoderConfig
+from phonolith.models.checkpoint import check_writable, save_model
+from phonolith.models.config import ModelConfig
 from phonolith.models.data import StringMaker, add_noise, training_recordings, vocabulary_of
-from phonolith.models.encoder_ctc import EncoderCTC, check_writable, save_encoder
-from phonolith.models.features import SAMPLE_RATE, features, resample
+from phonolith.models.families import build, default_features
+from phonolith.models.features import SAMPLE_RATE, FeatureParameters, features, mel_energies, resample
+from phonolith.models.layers import CTCModel
+from phonolith.models.normalization import RunningNormalization
 
 BATCH = 32
 POOL = 8
@@ -30,6 +33,9 @@ DROPOUT = 0.1
 SYNTHETIC_SHARE = 0.3
 SYNTHETIC_VOICES = 240
 NOISY_SHARE = 0.7
+MEASURED_STRINGS = 256
+RUNNING_WEIGHT = 50.0
+"""Frames that the fixed means of a streaming model's features count for."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,11 @@ def mask_spectrum(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Batches:
     """Endless seeded training batches from recordings and, if there are any, synthetic voices."""
 
-    def __init__(self, real: StringMaker, spoken: StringMaker | None, vocabulary: Sequence[str], seed: int):
+    def __init__(self, real: StringMaker, spoken: StringMaker | None, vocabulary: Sequence[str], seed: int,
+                 parameters: FeatureParameters):
         self._real, self._spoken = real, spoken
         self._ids = {word: number for number, word in enumerate(vocabulary, 1)}
+        self._parameters = parameters
         self._rng = np.random.default_rng([seed, 1])
         self._numbers = count()
         self._ready: list[Batch] = []
@@ -84,7 +92,8 @@ class Batches:
         synthetic_turn = self._spoken is not None and rng.random() < SYNTHETIC_SHARE
         maker = self._spoken if synthetic_turn and self._spoken else self._real
         string = maker.string(next(self._numbers))
-        frames = mask_spectrum(features(augment(string.samples, rng)), rng)
+        samples = augment(string.samples, rng)
+        frames = mask_spectrum(features(samples, parameters=self._parameters), rng)
         return frames, [self._ids[word] for word in string.words]
 
 
@@ -97,7 +106,7 @@ def collate(examples: Sequence[tuple[np.ndarray, list[int]]]) -> Batch:
                  torch.tensor([len(ids) for _, ids in examples]))
 
 
-def ctc_loss(model: EncoderCTC, batch: Batch) -> torch.Tensor:
+def ctc_loss(model: CTCModel, batch: Batch) -> torch.Tensor:
     """Mean CTC loss per word of a padded batch; attention does not see the padding."""
     lengths = torch.tensor([model.config.convolved(frames) for frames in batch.frames.tolist()])
     steps = torch.arange(model.config.convolved(batch.features.shape[1]))
@@ -114,7 +123,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def optimize(model: EncoderCTC, batches: Batches, steps: int, log: Callable[[str], None]) -> list[float]:
+def optimize(model: CTCModel, batches: Batches, steps: int, log: Callable[[str], None]) -> list[float]:
     """Run the recipe in place; returns the loss of every step. Logs a mean every 50 steps."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
@@ -135,14 +144,25 @@ def optimize(model: EncoderCTC, batches: Batches, steps: int, log: Callable[[str
 
 
 def make_batches(data_dir: str | os.PathLike[str], vocabulary: Sequence[str], seed: int,
-                 log: Callable[[str], None]) -> Batches:
+                 parameters: FeatureParameters, log: Callable[[str], None]) -> Batches:
     """Batches of the recordings training may open, and of synthetic voices if they are installed."""
     real = StringMaker(training_recordings(data_dir), seed)
     if not synthetic.available():
         log("espeakng-loader is not installed: training without synthetic voices")
-        return Batches(real, None, vocabulary, seed)
+        return Batches(real, None, vocabulary, seed, parameters)
     voices = synthetic.SyntheticWords(synthetic.training_voices(SYNTHETIC_VOICES, seed), vocabulary)
-    return Batches(real, StringMaker(voices.recordings, seed, load=voices.load), vocabulary, seed)
+    spoken = StringMaker(voices.recordings, seed, load=voices.load)
+    return Batches(real, spoken, vocabulary, seed, parameters)
+
+
+def feature_parameters(config: ModelConfig, data_dir: str | os.PathLike[str], seed: int) -> FeatureParameters:
+    """How the model's features are computed: by utterance, or for a streaming model by a running mean that
+    starts from what `MEASURED_STRINGS` augmented training strings have."""
+    if not config.streaming:
+        return default_features(config)
+    maker, rng = StringMaker(training_recordings(data_dir), seed), np.random.default_rng([seed, 2])
+    heard = (mel_energies(augment(string.samples, rng), config.mels) for string in maker.strings(MEASURED_STRINGS))
+    return FeatureParameters(RunningNormalization.measured(heard, RUNNING_WEIGHT), config.min_frames, config.mels)
 
 
 def to_stderr(line: str) -> None:
@@ -150,8 +170,8 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str | os.PathLike[str],
-          steps: int = 1000, seed: int = 0, log: Callable[[str], None] = to_stderr) -> EncoderCTC:
+def train(config: ModelConfig, data_dir: str | os.PathLike[str], output: str | os.PathLike[str],
+          steps: int = 1000, seed: int = 0, log: Callable[[str], None] = to_stderr) -> CTCModel:
     """Train on the recordings of `data_dir` and write the float checkpoint `output` (safetensors).
 
     The vocabulary is the data's. One thread. Without synthetic voices the result depends on the data, `config`,
@@ -162,9 +182,10 @@ def train(config: EncoderConfig, data_dir: str | os.PathLike[str], output: str |
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     vocabulary = vocabulary_of(training_recordings(data_dir))
-    model = EncoderCTC(replace(config, vocabulary=vocabulary), DROPOUT)
+    parameters = feature_parameters(config, data_dir, seed)
+    model = build(replace(config, vocabulary=vocabulary), DROPOUT, parameters)
     model.front_end.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (stub lacks it)
-    batches = make_batches(data_dir, vocabulary, seed, log)
+    batches = make_batches(data_dir, vocabulary, seed, parameters, log)
     optimize(model, batches, steps, log)
-    save_encoder(model, output)
+    save_model(model, output)
     return model

@@ -7,7 +7,13 @@ import numpy as np
 from phonolith.compiler.ir import DTYPES, Graph
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.decode import words
+from phonolith.models.features import FeatureParameters
 from phonolith.sim.golden.interpret import interpret
+
+
+def feature_parameters(graph: Graph) -> FeatureParameters:
+    """Return how the model's features are computed; PhonolithError if they are none that we compute."""
+    return FeatureParameters.from_dict(graph.metadata.get("features", {}))
 
 
 def quantize_features(graph: Graph, features: np.ndarray) -> np.ndarray:

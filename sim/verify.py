@@ -21,7 +21,7 @@ from phonolith.sim.ladder import Case, execute_rtl, first_difference, machine, m
 from phonolith.sim.program_case import ProgramCase
 from phonolith.sim.program_check import check, describe_difference
 from phonolith.sim.random_programs import random_program
-from phonolith.sim.recognise import quantize_features
+from phonolith.sim.recognise import feature_parameters, quantize_features
 from phonolith.sim.rtl.run import RtlMachine
 from phonolith.sim.shrink import Shrinker
 
@@ -104,7 +104,7 @@ def read_inputs(graph: Graph, path: Path) -> Inputs:
     """Return a graph's inputs from a recording or a features file."""
     (value,) = graph.inputs
     if path.suffix != ".npy":
-        return {value.name: quantize_features(graph, wav_features(path))}
+        return {value.name: quantize_features(graph, wav_features(path, feature_parameters(graph)))}
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -126,8 +126,9 @@ def string_cases(data: str | os.PathLike, strings: int, model: str,
                  seed: int = 0) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield test strings of a recordings folder as cases."""
     graph = model_file.load(model_file.resolve(model))
+    parameters = feature_parameters(graph)
     for string in StringMaker(evaluation_recordings(data), seed).strings(strings):
-        frames = quantize_features(graph, features(string.samples))
+        frames = quantize_features(graph, features(string.samples, parameters=parameters))
         yield " ".join(string.words), graph, {graph.inputs[0].name: frames}
 
 

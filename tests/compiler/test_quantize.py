@@ -199,9 +199,9 @@ def model():
     """The shipped model's structure, small, with random weights."""
     pytest.importorskip("torch")
     from phonolith.models.config import EncoderConfig
-    from phonolith.models.encoder_ctc import random_encoder
+    from phonolith.models.families import random_model
 
-    return random_encoder(EncoderConfig(channels=4, width=32, layers=2, heads=2, ffn=48), 1)
+    return random_model(EncoderConfig(channels=4, width=32, layers=2, heads=2, ffn=48), 1)
 
 
 def test_logits(model):
@@ -236,9 +236,9 @@ def test_new_model(tmp_path):
 def test_checkpoint(model, fsdd, tmp_path):
     from phonolith.compiler.model_file import load
     from phonolith.compiler.quantize import quantize_checkpoint
-    from phonolith.models.encoder_ctc import save_encoder
+    from phonolith.models.checkpoint import save_model
 
-    save_encoder(model, tmp_path / "float.safetensors")
+    save_model(model, tmp_path / "float.safetensors")
     result = quantize_checkpoint(tmp_path / "float.safetensors", fsdd, tmp_path / "w8.safetensors", calibrate=3)
     graph = load(tmp_path / "w8.safetensors")
     assert result["calibrate"] == 3 and graph.metadata["provenance"]["checkpoint"] == "float.safetensors"

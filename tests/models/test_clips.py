@@ -8,7 +8,7 @@ import soundfile
 
 from phonolith.models import make_clips, synthetic
 from phonolith.models.data import evaluation_recordings
-from phonolith.models.evaluate import float_recogniser
+from phonolith.models.evaluate import float_recogniser, load_float
 from phonolith.models.features import wav_features
 
 
@@ -46,6 +46,6 @@ def test_clips_can_be_made_again(clips, tmp_path):
 
 def test_float_model_hears_the_clips(clips, repository):
     pytest.importorskip("torch", reason="the float model needs torch (make setup EXTRAS=train)")
-    recognise = float_recogniser(repository / "models" / "checkpoints" / "encoder-ctc.safetensors")
+    recognise = float_recogniser(load_float(repository / "models" / "checkpoints" / "encoder-ctc.safetensors"))
     for clip in clips:
         assert tuple(recognise(wav_features(clip.path))) == clip.words

@@ -1,22 +1,13 @@
-"""The float model, against a numpy version of its own, and its checkpoint."""
-
-import resource
+"""The Transformer encoder, against a numpy version of its own."""
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the float model needs torch (make setup EXTRAS=train)")
 
 import numpy as np  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
-from phonolith.hw.errors import PhonolithError  # noqa: E402
 from phonolith.models.config import EncoderConfig  # noqa: E402
-from phonolith.models.encoder_ctc import (  # noqa: E402
-    check_writable,
-    load_encoder,
-    random_encoder,
-    save_encoder,
-)
+from phonolith.models.families import random_model  # noqa: E402
 
 SMALL = EncoderConfig(channels=4, width=32, heads=2, layers=2, ffn=48)
 
@@ -62,7 +53,7 @@ def numpy_forward(weights, x, heads, strides):
 
 @pytest.mark.parametrize("frames", [23, 24, 26, 27, 60])
 def test_forward_equals_numpy(frames):
-    model = random_encoder(SMALL, 3)
+    model = random_model(SMALL, 3)
     x = np.random.default_rng(frames).standard_normal((frames, 40)).astype(np.float32)
     expected = numpy_forward({name: value.double().numpy() for name, value in model.state_dict().items()},
                              x.astype(np.float64), SMALL.heads, SMALL.strides)
@@ -74,18 +65,18 @@ def test_forward_equals_numpy(frames):
 
 def test_parameter_count_is_the_formula():
     for config in (SMALL, EncoderConfig()):
-        assert sum(p.numel() for p in random_encoder(config, 0).parameters()) == config.parameters
+        assert sum(p.numel() for p in random_model(config, 0).parameters()) == config.parameters
 
 
 def test_random_weights_depend_on_the_seed_only():
     torch.manual_seed(1)
-    a, b, c = random_encoder(SMALL, 5), random_encoder(SMALL, 5), random_encoder(SMALL, 6)
+    a, b, c = random_model(SMALL, 5), random_model(SMALL, 5), random_model(SMALL, 6)
     assert torch.equal(a.output.weight, b.output.weight)
     assert not torch.equal(a.output.weight, c.output.weight)
 
 
 def test_mask_hides_padding():
-    model = random_encoder(SMALL, 0)
+    model = random_model(SMALL, 0)
     x = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(x, (0, 0, 0, 24))
     mask = (torch.arange(SMALL.convolved(64)) < SMALL.convolved(40))[None, None, None]
@@ -96,57 +87,8 @@ def test_mask_hides_padding():
 # torch warns about its own internals while it exports.
 @pytest.mark.filterwarnings("default")
 def test_export_uses_plain_operators():
-    program = torch.export.export(random_encoder(SMALL, 0), (torch.zeros(1, 60, 40),))
+    program = torch.export.export(random_model(SMALL, 0), (torch.zeros(1, 60, 40),))
     used = {str(node.target).removeprefix("aten.").split(".")[0] for node in program.graph.nodes
             if node.op == "call_function"}
     assert used <= {"conv2d", "relu", "permute", "transpose", "unsqueeze", "flatten", "reshape", "view",
                     "linear", "layer_norm", "scaled_dot_product_attention", "add"}
-
-
-def test_checkpoint_round_trip(tmp_path):
-    model = random_encoder(SMALL, 1)
-    save_encoder(model, tmp_path / "new" / "m.safetensors")
-    loaded = load_encoder(tmp_path / "new" / "m.safetensors")
-    assert loaded.config == SMALL and not loaded.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, loaded.state_dict()[name])
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.safetensors"]
-
-
-def test_bad_checkpoints(tmp_path):
-    path = tmp_path / "m.safetensors"
-    with pytest.raises(PhonolithError, match="no such checkpoint"):
-        load_encoder(path)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(PhonolithError, match="not a safetensors file"):
-        load_encoder(path)
-    save_file({"a": np.zeros(3)}, path)
-    with pytest.raises(PhonolithError, match="is not a float checkpoint"):
-        load_encoder(path)
-    save_encoder(random_encoder(SMALL, 1), path)
-    header = path.read_bytes()
-    path.write_bytes(header[: len(header) // 2])
-    with pytest.raises(PhonolithError, match="m.safetensors"):
-        load_encoder(path)
-
-
-def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "m.safetensors"
-    check_writable(path)
-    assert list(tmp_path.iterdir()) == []
-    save_encoder(random_encoder(SMALL, 1), path)
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(PhonolithError, match=r"cannot write .*m\.safetensors: File too large"):
-            save_encoder(random_encoder(SMALL, 2), path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_training_first_sees_whether_it_can_write(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PhonolithError, match=r"cannot write .*file/m\.safetensors"):
-        check_writable(tmp_path / "file" / "m.safetensors")

@@ -9,8 +9,9 @@ import soundfile
 
 from phonolith.hw.errors import PhonolithError
 from phonolith.models import data
-from phonolith.models.evaluate import evaluate, evaluate_float, float_recogniser
-from phonolith.models.features import features
+from phonolith.models.evaluate import evaluate, evaluate_float, load_float
+from phonolith.models.features import FeatureParameters, features
+from phonolith.models.normalization import RunningNormalization
 
 
 @pytest.fixture
@@ -40,13 +41,23 @@ def test_silence_is_all_deletions(folder):
     assert evaluate(lambda frames: [], folder, strings=5).errors.wer == 1.0
 
 
+def test_a_recogniser_gets_its_own_features(folder):
+    parameters = FeatureParameters(RunningNormalization.assumed(40), min_frames=7)
+    heard = []
+    evaluate(lambda frames: heard.append(frames) or [], folder, strings=2, parameters=parameters)
+    strings = data.StringMaker(data.evaluation_recordings(folder)).strings(2)
+    for frames, string in zip(heard, strings, strict=True):
+        np.testing.assert_array_equal(frames, features(string.samples, parameters=parameters))
+
+
 def test_at_least_one_string(folder):
     with pytest.raises(PhonolithError, match="at least 1, not 0"):
         evaluate(lambda frames: [], folder, strings=0)
 
 
 def test_nothing_here_imports_torch():
-    code = ("import sys; from phonolith.models import config, data, decode, evaluate, features, synthetic;"
+    code = ("import sys; from phonolith.models import conformer_config, data, decode, evaluate, families, positions;"
+            "from phonolith.models import features, synthetic;"
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -54,7 +65,7 @@ def test_nothing_here_imports_torch():
 def test_without_torch_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(PhonolithError, match="need torch") as caught:
-        float_recogniser("any.safetensors")
+        load_float("any.safetensors")
     assert "EXTRAS=train" in caught.value.remedy
 
 

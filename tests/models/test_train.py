@@ -1,5 +1,7 @@
 """Training: what it hears, and that it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,17 @@ import soundfile  # noqa: E402
 
 from phonolith.hw.errors import PhonolithError  # noqa: E402
 from phonolith.models import synthetic, train  # noqa: E402
+from phonolith.models.checkpoint import load_model  # noqa: E402
 from phonolith.models.config import EncoderConfig  # noqa: E402
-from phonolith.models.encoder_ctc import load_encoder  # noqa: E402
+from phonolith.models.conformer_config import ConformerConfig  # noqa: E402
+from phonolith.models.families import build, default_features  # noqa: E402
+from phonolith.models.features import FeatureParameters, features  # noqa: E402
+from phonolith.models.normalization import RunningNormalization  # noqa: E402
 
 TINY = EncoderConfig(channels=8, width=32, heads=2, layers=1, ffn=64)
+CONFORMER = ConformerConfig(channels=8, width=32, heads=2, layers=1, ffn=64, kernel=5)
+STREAMING = replace(CONFORMER, chunk=4, left=1)
+FAMILIES = pytest.mark.parametrize("config", [TINY, CONFORMER, STREAMING], ids=["encoder", "conformer", "streaming"])
 
 
 @pytest.fixture
@@ -31,25 +40,27 @@ def no_synthetic_voices(monkeypatch):
     monkeypatch.setattr(synthetic, "available", lambda: False)
 
 
-def test_training_reduces_the_loss(folder, no_synthetic_voices, monkeypatch):
+@FAMILIES
+def test_training_reduces_the_loss(config, folder, no_synthetic_voices, monkeypatch):
     monkeypatch.setattr(train.Batches.next, "__defaults__", (4,))
     lines = []
     torch.manual_seed(0)
-    model = train.EncoderCTC(TINY)
-    batches = train.make_batches(folder, TINY.vocabulary, 0, lines.append)
+    model = build(config)
+    batches = train.make_batches(folder, config.vocabulary, 0, default_features(config), lines.append)
     losses = train.optimize(model, batches, 60, lines.append)
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
     assert lines[0].startswith("espeakng-loader is not installed")
     assert lines[-1].startswith("step 60/60: loss")
 
 
-def test_train_writes_a_checkpoint_and_is_repeatable(folder, tmp_path, no_synthetic_voices):
+@FAMILIES
+def test_train_writes_a_checkpoint_and_is_repeatable(config, folder, tmp_path, no_synthetic_voices):
     lines = []
     outputs = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
     for output in outputs:
-        train.train(TINY, folder, output, steps=2, seed=3, log=lines.append)
+        train.train(config, folder, output, steps=2, seed=3, log=lines.append)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
-    assert load_encoder(outputs[0]).config == TINY
+    assert load_model(outputs[0]).config == config
 
 
 def test_train_opens_only_what_it_may(folder, tmp_path, no_synthetic_voices, monkeypatch):
@@ -59,6 +70,16 @@ def test_train_opens_only_what_it_may(folder, tmp_path, no_synthetic_voices, mon
                                                                     read(path, **options))[1])
     train.train(TINY, folder, tmp_path / "m.safetensors", steps=2, log=lambda line: None)
     assert opened and all(int(name[:-4].split("_")[2]) >= 5 for name in opened)
+
+
+def test_a_streaming_models_features_are_measured(folder):
+    parameters = train.feature_parameters(STREAMING, folder, 0)
+    assert isinstance(parameters.normalization, RunningNormalization) and parameters.min_frames == 7
+    recordings = train.training_recordings(folder)
+    frames = np.concatenate([features(string.samples, parameters=parameters)
+                             for string in train.StringMaker(recordings, 5).strings(20)])
+    assert abs(frames.mean()) < 0.3 and 0.7 < frames.std() < 1.4
+    assert train.feature_parameters(TINY, folder, 0) == FeatureParameters()
 
 
 def test_no_data_leaves_no_checkpoint(tmp_path):
@@ -74,9 +95,10 @@ def test_learning_rate_warms_up_then_decays():
     assert all(a >= b for a, b in zip(factors[100:], factors[101:], strict=False)) and factors[-1] < 1e-4
 
 
-def test_padding_does_not_change_the_loss():
+@FAMILIES
+def test_padding_does_not_change_the_loss(config):
     rng = np.random.default_rng(0)
-    model = train.EncoderCTC(TINY).eval()
+    model = build(config).eval()
     examples = [(rng.standard_normal((frames, 40)).astype(np.float32), [1, 2]) for frames in (40, 90)]
     with torch.inference_mode():
         together = train.ctc_loss(model, train.collate(examples)).item()
