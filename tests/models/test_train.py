@@ -40,7 +40,7 @@ def no_synthetic_voices(monkeypatch):
     monkeypatch.setattr(synthetic, "available", lambda: False)
 
 
-@FAMILIES
+@pytest.mark.parametrize("config", [TINY, STREAMING], ids=["encoder", "streaming"])
 def test_training_reduces_the_loss(config, folder, no_synthetic_voices, monkeypatch):
     monkeypatch.setattr(train.Batches.next, "__defaults__", (4,))
     lines = []
