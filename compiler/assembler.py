@@ -105,6 +105,10 @@ class Emitter:
         """Shift left, or right when ``amount`` is negative."""
         self._append("SHIFT", {"destination": destination, "a": a, "amount": amount})
 
+    def clamp(self, destination: int, a: Value, limit: Value) -> None:
+        """Limit a signed value to 0 .. ``limit``."""
+        self._append("CLAMP", {"destination": destination, "a": a, "limit": limit})
+
     def branch_less(self, a: Value, b: Value, target: str) -> None:
         """Continue at label ``target`` if a < b."""
         self._append("BRANCH_LESS", {"a": a, "b": b, "target": target})
@@ -129,13 +133,13 @@ class Emitter:
         }, wait, signal)
 
     def matmul(self, *, a_base: Value, w_base: Value, k: Value, a_tile_words: Value = 0,
-               w_tile_words: Value = 0, row_tiles: Value = 1, column_tiles: Value = 1,
+               w_tile_words: Value = 0, rows: Value = 1, columns: Value = 1,
                a_unsigned: bool = False, log2_lanes: int = 0, band: bool = False, wait=(), signal=()) -> None:
-        """Multiply row tiles by column tiles; the results go to the drain."""
+        """Multiply rows by columns, tile by tile; the results go to the drain."""
         control = isa.pack(isa.MATMUL_CONTROL, a_unsigned=a_unsigned, log2_lanes=log2_lanes, band=band)
         self._append("MATMUL", {
             "control": control, "a_base": a_base, "a_tile_words": a_tile_words, "w_base": w_base,
-            "w_tile_words": w_tile_words, "row_tiles": row_tiles, "column_tiles": column_tiles, "k": k,
+            "w_tile_words": w_tile_words, "rows": rows, "columns": columns, "k": k,
         }, wait, signal)
 
     def vector(self, *, rows: Value, columns: Value, source: isa.Source, source_base: Value = 0,

@@ -27,7 +27,7 @@ from phonolith.hw.isa import BY_MNEMONIC, Instruction, Kind, Operand
 
 # What an operand is when a line leaves it out; the others must be there.
 DEFAULTS = {
-    "outer_count": 1, "inner_count": 1, "segment_count": 1, "row_tiles": 1, "column_tiles": 1,
+    "outer_count": 1, "inner_count": 1, "segment_count": 1, "rows": 1, "columns": 1,
     **dict.fromkeys(("base", "outer_stride", "inner_stride", "segment_stride", "row_words", "a_tile_words",
                      "w_tile_words", "source_base", "source_pitch", "residual_base", "residual_pitch",
                      "destination_base", "destination_pitch", "parameter_base", "epsilon", "control", "factor"), 0)}

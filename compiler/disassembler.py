@@ -177,6 +177,8 @@ def sequence(mnemonic: str, values: dict[str, int], registers: list[int], follow
         registers[values["destination"]] = (values["a"] + values["b"]) & WORD
     elif mnemonic == "SHIFT":
         registers[values["destination"]] = shift(values["a"], signed(values["amount"]))
+    elif mnemonic == "CLAMP":
+        registers[values["destination"]] = clamp(values["a"], values["limit"])
     elif branches(mnemonic, values):
         return values["target"]
     registers[0] = 0
@@ -193,6 +195,11 @@ def branches(mnemonic: str, values: dict[str, int]) -> bool:
 def shift(value: int, amount: int) -> int:
     """Shift left by ``amount``, or arithmetically right by its negative."""
     return (value << amount if amount >= 0 else signed(value) >> -amount) & WORD
+
+
+def clamp(value: int, limit: int) -> int:
+    """Limit a signed value to 0 .. ``limit``, signed, too; 0 where it is negative, whatever the limit."""
+    return 0 if signed(value) < 0 else limit if signed(limit) < value else value
 
 
 def count_instructions(words: np.ndarray) -> dict[str, int]:

@@ -113,7 +113,7 @@ def load_banks(instruction: Resolved, config: MachineConfig) -> int:
 def matmul_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Access]:
     """Accesses of MATMUL."""
     o = instruction.operands
-    rows, columns, words = o["row_tiles"], o["column_tiles"], -(-o["k"] // config.word_bytes)
+    (rows, columns), words = config.tile_counts(o["rows"], o["columns"]), -(-o["k"] // config.word_bytes)
     yield Access(Memory.ACTIVATION, *strided(o["a_base"], rows, o["a_tile_words"], words), False)
     weights = rows * columns if instruction.control["band"] else columns
     yield Access(Memory.WEIGHT, *strided(o["w_base"], weights, o["w_tile_words"], weight_words(instruction, config)),

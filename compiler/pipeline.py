@@ -1,6 +1,13 @@
 """The whole way from a quantized graph to a program."""
 
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+
 from phonolith.compiler.allocate import Dram
+from phonolith.compiler.assembler import Item, assemble
+from phonolith.compiler.counts import Count, Size
 from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place
@@ -8,19 +15,23 @@ from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
+from phonolith.compiler.registers import with_registers
 from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 from phonolith.compiler.synchronize import synchronize
+from phonolith.compiler.views import View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
 Frames = dict[str, tuple[int, int]]
 # Forms of operators that programs cannot hold, by what a node of that form has.
 NOT_COMPILED = ("positions", "chunk", "table_dtype")
+# Where a program goes on that has nothing to do.
+END = "end"
 
 
 def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
-    """Compile ``graph`` for inputs of ``frames`` time steps.
+    """Compile ``graph`` for inputs of at most ``frames`` time steps; the result is set to inputs of just as many.
 
     Raises the PhonolithErrors of the passes, ``input-too-short``, ``input-too-long``, ``does-not-fit`` (a node needs
     more on-chip memory than there is) and ``unsupported-operator``.
@@ -28,7 +39,7 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
     check_frames(graph, frames)
     lowered = lower_graph(graph)  # check, prove sums, fuse
     check_compiled(lowered)
-    return generate(lowered, infer_shapes(lowered, frames), config)
+    return generate(lowered, infer_shapes(lowered, Count(Size(frames))), config, frames)
 
 
 def check_compiled(graph: Graph) -> None:
@@ -42,20 +53,52 @@ def check_compiled(graph: Graph) -> None:
                 "Run the model with the golden model: phonolith evaluate.")
 
 
-def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Program:
-    """Return the program of a lowered graph whose inputs and nodes have ``shapes``."""
+def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig, frames: int | None = None) -> Program:
+    """Return the program of a lowered graph whose inputs and nodes have ``shapes``.
+
+    ``frames``: the length of inputs that is the program's argument; without it, all counts in ``shapes`` are fixed.
+    """
     ctx = emit(graph, shapes, config)  # instructions without semaphores
     ctx.emitter.owner = "END"
+    ctx.emitter.label(END)
     ctx.emitter.end()
-    unordered, positions = ctx.emitter.assemble(config)
-    words = synchronize(unordered, config)  # semaphores and fences
-    inputs = {value.name: ctx.views[value.name] for value in graph.inputs}
-    tensors = {node.name: ctx.views[node.name] for node in graph.nodes}
+    unordered, positions = assemble_counts(ctx.emitter.items, config)
+    words = synchronize(unordered, config, () if frames is None else (frames,))  # semaphores and fences
+    inputs = {value.name: ctx.views[value.name].longest() for value in graph.inputs}
+    tensors = {node.name: ctx.views[node.name].longest() for node in graph.nodes}
     return Program(
         config_hash=config.hash, name=graph.name, words=words, constants=tuple(ctx.constants), inputs=inputs,
+        frames=frames, length=frames,
         tensors=tensors, outputs=graph.outputs, size=ctx.dram.size,
         regions=regions(graph, shapes, ctx.emitter.owners, positions), unfolded=tuple(ctx.unfolded),
-        temporaries=tuple(ctx.temporaries), zeros=tuple(ctx.dram.zeros), metadata=graph.metadata)
+        temporaries=tuple(view.longest() for view in ctx.temporaries), zeros=tuple(ctx.dram.zeros),
+        metadata=graph.metadata)
+
+
+def for_frames(program: Program, graph: Graph, frames: int) -> Program:
+    """Return a program set to inputs of ``frames`` time steps; its words and memory stay the same.
+
+    Raises PhonolithError: ``wrong-program`` if it was not compiled from ``graph``, ``input-too-long`` if the inputs it
+    was compiled for are shorter, ``input-too-short``.
+    """
+    lowered = lower_graph(graph)
+    if [node.name for node in lowered.nodes] != [region.node for region in program.regions] or program.frames is None:
+        raise PhonolithError("wrong-program", f"program {program.name!r} does not compute model {graph.name!r}.",
+                             "Compile it from this model, or choose the model it was compiled from.")
+    if frames > program.frames:
+        raise PhonolithError(
+            "input-too-long", f"{frames} frames of input; program {program.name!r} was compiled for at most "
+            f"{program.frames}.", f"Compile it with --frames {frames} or more.")
+    shapes = infer_shapes(lowered, frames)
+    macs = {node.name: node_macs(node, shapes) for node in lowered.nodes}
+    regions = tuple(replace(region, macs=macs[region.node]) for region in program.regions)
+    return replace(program, length=frames, regions=regions, inputs=with_shapes(program.inputs, shapes),
+                   tensors=with_shapes(program.tensors, shapes))
+
+
+def with_shapes(views: dict[str, View], shapes: dict[str, Shape]) -> dict[str, View]:
+    """Return tensors of other sizes in the same places."""
+    return {name: replace(view, shape=shapes[name]) for name, view in views.items()}
 
 
 def emit(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Lowering:
@@ -64,6 +107,14 @@ def emit(graph: Graph, shapes: dict[str, Shape], config: MachineConfig) -> Lower
     place_tensors(ctx, graph, shapes)  # where inputs and results are in DRAM
     emit_nodes(ctx, graph, shapes)
     return ctx
+
+
+def assemble_counts(items: list[Item], config: MachineConfig) -> tuple[np.ndarray, list[int]]:
+    """Encode a program whose operands may be counts; return its words and the first word of each item."""
+    groups = list(with_registers(items, END))
+    words, positions = assemble([item for group in groups for item in group], config)
+    firsts = accumulate((len(group) for group in groups[:-1]), initial=0)
+    return words, [positions[first] for first in firsts]
 
 
 def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:

@@ -28,7 +28,7 @@ def bus_beats(issue: Issue, config: MachineConfig) -> int:
 def array_cycles(issue: Issue, config: MachineConfig) -> int:
     """Return about how many cycles a MATMUL keeps the array busy."""
     o = {name: value for name, value in issue.operands.items() if isinstance(value, int)}
-    return o["row_tiles"] * o["column_tiles"] * max(o["k"], config.rows)
+    return config.tiles(o["rows"], o["columns"]) * max(o["k"], config.rows)
 
 
 class Prefetcher:

@@ -17,7 +17,7 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-program"
-VERSION = 3
+VERSION = 4
 # The fetch unit reads at most this far beyond the last instruction.
 READ_AHEAD_BYTES = 2048
 PROGRAM_ALIGNMENT = 4096
@@ -45,12 +45,16 @@ class Region:
 
 @dataclass(frozen=True)
 class Program:
-    """What a machine of configuration ``config_hash`` runs for inputs of one length.
+    """What a machine of configuration ``config_hash`` runs, set to inputs of one length.
 
     Attributes
     ----------
     words : np.ndarray
         uint32, the configuration's hash word first.
+    frames : int or None
+        Time steps of the longest input; None: the program takes no length.
+    length : int or None
+        Time steps of the input that the views, shapes and MACs are set to.
     constants : tuple
         (address, uint8 array): weights, parameters, tables.
     inputs, tensors : dict
@@ -76,10 +80,17 @@ class Program:
     outputs: tuple[str, ...]
     size: int
     regions: tuple[Region, ...]
+    frames: int | None = None
+    length: int | None = None
     unfolded: tuple[tuple[str, Unfolded], ...] = ()
     temporaries: tuple[View, ...] = ()
     zeros: tuple[tuple[int, int], ...] = ()
     metadata: dict = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What the host hands over with the start: the number of frames."""
+        return () if self.length is None else (self.length,)
 
     def check_machine(self, config: MachineConfig) -> None:
         """Refuse a machine other than the one compiled for."""
@@ -147,7 +158,7 @@ class Program:
 
     def writer(self, address: int) -> str | None:
         """Return the last STORE (disassembled) that writes a byte of DRAM; None if none does."""
-        stores = [each for each in trace(self.words)
+        stores = [each for each in trace(self.words, self.arguments)
                   if each.instruction.mnemonic == "STORE" and stores_to(each, address)]
         return line(self.words, stores[-1].position, stores[-1].instruction) if stores else None
 
@@ -180,6 +191,7 @@ class Program:
         tensors = {"words": self.words} | {f"constant/{a}": data for a, data in self.constants}
         document = {
             "config_hash": self.config_hash, "name": self.name, "size": self.size,
+            "frames": self.frames, "length": self.length,
             "inputs": {name: asdict(view) for name, view in self.inputs.items()},
             "tensors": {name: asdict(view) for name, view in self.tensors.items()},
             "unfolded": [(name, asdict(copy)) for name, copy in self.unfolded],
@@ -235,6 +247,7 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
     return Program(
         config_hash=document["config_hash"], name=document["name"],
         words=tensors["words"], constants=tuple(constants), size=document["size"],
+        frames=document["frames"], length=document["length"],
         inputs=views(document["inputs"]), tensors=views(document["tensors"]),
         outputs=tuple(document["outputs"]), regions=tuple(region(entry) for entry in document["regions"]),
         unfolded=tuple((name, Unfolded(**copy)) for name, copy in document["unfolded"]),

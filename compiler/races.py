@@ -18,9 +18,9 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Queue, Source
 
 
-def find_races(words: np.ndarray, config: MachineConfig) -> list[str]:
+def find_races(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...] = ()) -> list[str]:
     """Return one line for each access that another engine could overtake; empty for a correct program."""
-    instructions = trace(words)
+    instructions = trace(words, arguments)
     clocks = happens_before(instructions)
     histories = {memory: History() for memory in Memory}
     found = []
@@ -190,7 +190,7 @@ class Liveness:
         """Return how many tiles an instruction makes or takes."""
         o = instruction.operands
         if instruction.queue is Queue.ARRAY:
-            return o["row_tiles"] * o["column_tiles"]
+            return self.config.tiles(o["rows"], o["columns"])
         if "columns" in o and instruction.control["source"] == Source.DRAIN:
             return -(-o["rows"] // self.config.rows) * -(-o["columns"] // self.config.columns)
         return 0
@@ -205,6 +205,6 @@ class Liveness:
         return True
 
 
-def find_deadlock(words: np.ndarray, config: MachineConfig) -> list[str]:
+def find_deadlock(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...] = ()) -> list[str]:
     """Return the instructions a program gets stuck at; empty when it always runs to its end."""
-    return Liveness(trace(words), config).stuck()
+    return Liveness(trace(words, arguments), config).stuck()

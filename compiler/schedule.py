@@ -170,7 +170,8 @@ def emit_together(ctx: Lowering, product: ProductSchedule, node: Node) -> None:
     def follow(block: Block, base: int, pitch: int) -> Iterator[None]:
         for start in range(0, block.rows, ctx.config.rows):
             part = Block(0, 1, block.inner + start, min(ctx.config.rows, block.rows - start))
-            tile = follower.tile(rows.block(part), part.rows, base + start * pitch, pitch)
+            stored = rows.block(part)
+            tile = follower.tile(stored, stored.count, base + start * pitch, pitch)
             yield from ctx.emitting(node, tile)
 
     product.emit(follow)

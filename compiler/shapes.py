@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from phonolith.compiler.counts import Stride, convolved
 from phonolith.compiler.ir import Graph, Node
 from phonolith.hw.errors import PhonolithError
 
@@ -40,7 +41,7 @@ def _conv2d(node: Node, x: Shape) -> Shape:
     channels, *kernel, depth = node.constants["weight"].shape
     require(x[2] == depth, node, f"the weight takes {depth} channels, the input has {x[2]}")
     steps = zip(x[:2], kernel, node.attributes["stride"], node.attributes["padding"], strict=True)
-    time, frequency = ((size + 2 * pad - k) // stride + 1 for size, k, stride, pad in steps)
+    time, frequency = (convolved(size, Stride(k, step, 2 * pad)) for size, k, step, pad in steps)
     require(frequency > 0, node, f"the kernel is wider than the input's {x[1]} frequencies")
     return (time, frequency, channels)
 

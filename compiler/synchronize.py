@@ -178,12 +178,13 @@ def join(clock: Clock, signalling: Clock, token: Token, queue: Queue, fenced: bo
     return tuple(known)
 
 
-def synchronize(words: np.ndarray, config: MachineConfig) -> np.ndarray:
+def synchronize(words: np.ndarray, config: MachineConfig, arguments: tuple[int, ...] = ()) -> np.ndarray:
     """Return a straight-line program with the semaphores and fences it needs.
 
-    Raises ValueError when the program branches or already uses semaphores.
+    ``arguments``: those for which every instruction touches most; a run with others touches parts of the same words.
+    Raises ValueError when the program repeats instructions or already uses semaphores.
     """
-    instructions = trace(words)
+    instructions = trace(words, arguments)
     positions = [instruction.position for instruction in instructions]
     if len(set(positions)) != len(positions) or any(i.wait or i.signal for i in instructions):
         raise ValueError("only straight-line programs without semaphores can be synchronized")

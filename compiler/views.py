@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from phonolith.compiler.counts import Count, maximum, part, product, times
 from phonolith.compiler.ir import DTYPES
 
 
@@ -42,6 +43,10 @@ class View:
         """Return the view's bytes in ``image``, ``[*shape, itemsize]``, writable."""
         return np.lib.stride_tricks.as_strided(
             image[self.address:], (*self.shape, self.itemsize), (*self.strides, 1))
+
+    def longest(self) -> "View":
+        """Return the view with the sizes of the longest input, as plain integers."""
+        return replace(self, shape=maximum(self.shape))
 
     def slice(self, start: int, stop: int) -> "View":
         """Return columns ``start`` .. ``stop`` of the last dimension."""
@@ -115,21 +120,22 @@ class Rows:
     @property
     def count(self) -> int:
         """Rows in all."""
-        return self.outer_count * self.inner_count
+        return product(self.outer_count, self.inner_count)
 
     @property
     def row_bytes(self) -> int:
         """Bytes per row."""
-        return self.segment_count * self.segment_bytes
+        return product(self.segment_count, self.segment_bytes)
 
     def block(self, block: "Block") -> "Rows":
         """Return the rows of a block."""
         address = self.address + block.outer * self.outer_stride + block.inner * self.inner_stride
-        return replace(self, address=address, outer_count=block.outer_count, inner_count=block.inner_count)
+        return replace(self, address=address, outer_count=part(self.outer_count, block.outer, block.outer_count),
+                       inner_count=part(self.inner_count, block.inner, block.inner_count))
 
     def columns(self, start: int, size: int) -> "Rows":
         """Return bytes ``start`` .. ``start + size`` of every row (rows of one segment)."""
-        return replace(self, address=self.address + start, segment_bytes=size)
+        return replace(self, address=self.address + start, segment_bytes=part(self.segment_bytes, start, size))
 
 
 @dataclass(frozen=True)
@@ -160,19 +166,23 @@ def common_rows(*views: View) -> Iterator[tuple[Rows, ...]]:
         offsets = [sum(i * strides[v] for i, (_, strides) in zip(index, extra, strict=True))
                    for v in range(len(views))]
         yield tuple(Rows(view.address + offset, outer, outer_strides[v], inner, inner_strides[v],
-                         view.shape[-1] * view.itemsize)
+                         times(view.shape[-1], view.itemsize))
                     for v, (view, offset) in enumerate(zip(views, offsets, strict=True)))
 
 
 def merged_loops(views: list[View], dimensions: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (count, stride of each view) of the first ``dimensions`` dimensions, merged and without ones."""
+    """Return (count, stride of each view) of the first ``dimensions`` dimensions, merged and without ones.
+
+    A dimension whose size varies takes what lies behind it into its loop, but goes into none before it.
+    """
     loops: list[tuple[int, tuple[int, ...]]] = []
     for axis in range(dimensions):
         count, strides = views[0].shape[axis], tuple(v.strides[axis] for v in views)
-        if count == 1:
+        if count == 1 and not isinstance(count, Count):
             continue
-        if loops and all(wide == count * step for wide, step in zip(loops[-1][1], strides, strict=True)):
-            loops[-1] = (loops[-1][0] * count, strides)
+        adjacent = loops and all(wide == count * step for wide, step in zip(loops[-1][1], strides, strict=True))
+        if adjacent and not isinstance(count, Count):
+            loops[-1] = (times(loops[-1][0], count), strides)
         else:
             loops.append((count, strides))
     return loops
@@ -181,7 +191,8 @@ def merged_loops(views: list[View], dimensions: int) -> list[tuple[int, tuple[in
 def flat_tails(*views: View) -> tuple[View, ...]:
     """Merge the dimensions behind the leading one into columns as far as all views are contiguous."""
     flat = list(views)
-    while len(flat[0].shape) > 2 and all(v.strides[-2] == v.shape[-1] * v.itemsize for v in flat):
+    while len(flat[0].shape) > 2 and not any(isinstance(size, Count) for size in flat[0].shape[-2:]) \
+            and all(v.strides[-2] == v.shape[-1] * v.itemsize for v in flat):
         flat = [replace(v, shape=(*v.shape[:-2], v.shape[-2] * v.shape[-1]),
                         strides=(*v.strides[:-2], v.itemsize)) for v in flat]
     return tuple(flat)

@@ -18,7 +18,7 @@ from phonolith.hw.layouts import (
 from phonolith.hw.operand_banks import EdgeLayout, read_banks, read_weights, select_byte
 from phonolith.hw.systolic_array import SystolicArray
 
-TILE_COUNT_BITS = 16
+COUNT_BITS = 16
 
 
 class StepLayout(data.StructLayout):
@@ -42,7 +42,7 @@ class WalkRegisters:
     """State of the walk; separate signals, because most of them move rarely.
 
     The instruction in progress: ``unsigned``, ``band``, ``empty`` (no tiles), ``a_tile_words``, ``w_tile_words``,
-    ``w_base``, ``columns`` (column tiles), ``k``. What is left of it: ``rows_left``, ``columns_left`` (tiles),
+    ``w_base``, ``columns``, ``k``. What is left of it, the current tile included: ``rows_left``, ``columns_left``,
     ``k_left``. The current tile's first words: ``a_tile``, ``w_tile``; the current words ``a_word``, ``w_word`` and
     the ``byte`` in them; ``first``: the tile's first step.
     """
@@ -51,14 +51,14 @@ class WalkRegisters:
         deepest = max(config.activation_depth, config.weight_depth)
         widths = {"unsigned": 1, "band": 1, "empty": 1, "first": 1, "byte": range(config.word_bytes)}
         widths |= dict.fromkeys(("k", "k_left"), range(deepest * config.word_bytes + 1))
-        widths |= dict.fromkeys(("columns", "columns_left", "rows_left"), TILE_COUNT_BITS)
+        widths |= dict.fromkeys(("columns", "columns_left", "rows_left"), COUNT_BITS)
         widths |= dict.fromkeys(("a_tile_words", "w_tile_words", "w_base", "a_tile", "w_tile", "a_word", "w_word"),
                                 ADDRESS_BITS)
         for name, width in widths.items():
             setattr(self, name, Signal(width, name=name, reset_less=True))
         self.last = self.k_left == 1
-        self.last_column = self.columns_left == 1
-        self.last_tile = self.last_column & (self.rows_left == 1)
+        self.last_column = self.columns_left <= config.columns
+        self.last_tile = self.last_column & (self.rows_left <= config.rows)
         self.end = self.empty | (self.last & self.last_tile)
 
 
@@ -76,7 +76,7 @@ class TileWalk(wiring.Component):
     Members
     -------
     instruction : In(stream of MATMUL operands)
-        Tile counts below 2^16; addresses modulo 2^16; k from 1 to the bytes of one bank.
+        Rows and columns below 2^16; addresses modulo 2^16; k from 1 to the bytes of one bank.
     step : Out(stream of StepLayout)
     """
 
@@ -131,15 +131,16 @@ class TileWalk(wiring.Component):
             m.d.sync += [
                 walk.k_left.eq(walk.k), walk.byte.eq(0), walk.first.eq(1),
                 walk.a_tile.eq(a_next), walk.a_word.eq(a_next), walk.w_tile.eq(w_next), walk.w_word.eq(w_next),
-                walk.columns_left.eq(Mux(walk.last_column, walk.columns, walk.columns_left - 1)),
-                walk.rows_left.eq(walk.rows_left - walk.last_column),
+                walk.columns_left.eq(Mux(walk.last_column, walk.columns, walk.columns_left - self.config.columns)),
             ]
+            with m.If(walk.last_column):
+                m.d.sync += walk.rows_left.eq(walk.rows_left - self.config.rows)
 
     def accept(self, m: Module, walk: WalkRegisters) -> None:
         """Take over an instruction."""
         new = self.instruction.payload
         control = packed_layout(MATMUL_CONTROL)(new.control[:packed_layout(MATMUL_CONTROL).size])
-        rows, columns = new.row_tiles[:TILE_COUNT_BITS], new.column_tiles[:TILE_COUNT_BITS]
+        rows, columns = new.rows[:COUNT_BITS], new.columns[:COUNT_BITS]
         m.d.sync += [
             walk.unsigned.eq(control.a_unsigned), walk.band.eq(control.band),
             walk.empty.eq((rows == 0) | (columns == 0)),

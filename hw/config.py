@@ -174,6 +174,14 @@ class MachineConfig:
         """Four instruction queues and the fetch buffer of 32 beats."""
         return 4 * 4 * self.queue_words + 32 * self.bus_bytes
 
+    def tile_counts(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return how many row tiles and column tiles of the array cover a product."""
+        return -(-rows // self.rows), -(-columns // self.columns)
+
+    def tiles(self, rows: int, columns: int) -> int:
+        """Return how many tiles of the array cover a product."""
+        return math.prod(self.tile_counts(rows, columns))
+
     @property
     def sram_bytes(self) -> int:
         """All on-chip memory."""

@@ -175,12 +175,13 @@ INSTRUCTIONS = (
     Instruction("SHIFT", 3, Queue.SEQUENCER, (Operand("destination", Kind.REGISTER), *values("a", "amount"))),
     Instruction("BRANCH_LESS", 4, Queue.SEQUENCER, (*values("a", "b"), Operand("target", Kind.RAW))),
     Instruction("BRANCH_EQUAL", 5, Queue.SEQUENCER, (*values("a", "b"), Operand("target", Kind.RAW))),
+    Instruction("CLAMP", 6, Queue.SEQUENCER, (Operand("destination", Kind.REGISTER), *values("a", "limit"))),
     Instruction("LOAD", 16, Queue.LOAD, (
         Operand("control", fields=LOAD_CONTROL),
         *values("address", "base", "row_words", *LOOPS, "segment_count", "segment_stride", "segment_bytes"))),
     Instruction("MATMUL", 17, Queue.ARRAY, (
         Operand("control", fields=MATMUL_CONTROL),
-        *values("a_base", "a_tile_words", "w_base", "w_tile_words", "row_tiles", "column_tiles", "k"))),
+        *values("a_base", "a_tile_words", "w_base", "w_tile_words", "rows", "columns", "k"))),
     Instruction("VECTOR", 18, Queue.VECTOR, (
         Operand("control", fields=VECTOR_CONTROL),
         *values("rows", "columns", "source_base", "source_pitch", "residual_base", "residual_pitch",

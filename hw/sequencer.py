@@ -26,8 +26,8 @@ LARGEST = {
 class Sequencer(wiring.Component):
     """One program word per cycle.
 
-    An instruction of n operands takes n + 1 cycles plus one for SET, ADD, SHIFT and branches; a taken branch costs
-    a fetch. Engine instructions go to their queue as they are resolved: header first, then the operands.
+    An instruction of n operands takes n + 1 cycles plus one if the unit executes it itself; a taken branch costs a
+    fetch. Engine instructions go to their queue as they are resolved: header first, then the operands.
 
     Members
     -------
@@ -234,13 +234,16 @@ class Sequencer(wiring.Component):
                         m.d.sync += operand.eq(value)
 
     def state_execute(self, m):
-        """Execute SET, ADD, SHIFT and branches."""
+        """Execute SET, ADD, SHIFT, CLAMP and branches."""
         first, second, third = self.sequenced
         less = first.as_signed() < second.as_signed()
+        beyond = third.as_signed() < second.as_signed()
         with m.State("EXECUTE"):
             m.d.comb += self.moving.eq(1)
             m.next = "HEADER"
             with m.Switch(self.header.opcode):
+                with m.Case(isa.BY_MNEMONIC["CLAMP"].opcode):
+                    self.set_register(m, Mux(second[-1], 0, Mux(beyond, third, second)))
                 with m.Case(isa.BY_MNEMONIC["SET"].opcode):
                     self.set_register(m, second)
                 with m.Case(isa.BY_MNEMONIC["ADD"].opcode):

@@ -132,9 +132,9 @@ def replay(case: Case, config: MachineConfig, counter: EventCounter) -> Counter:
     def retire(position, mnemonic, operands, state):
         counter.retire(position, mnemonic, operands, state)
         if mnemonic == "MATMUL":
-            steps[case.program.node_at(position)] += operands["row_tiles"] * operands["column_tiles"] * operands["k"]
+            steps[case.program.node_at(position)] += config.tiles(operands["rows"], operands["columns"]) * operands["k"]
 
-    Machine(case.program.words, case.image.copy(), config, on_retire=retire).run()
+    Machine(case.program.words, case.image.copy(), config, case.program.arguments, retire).run()
     return steps
 
 

@@ -37,7 +37,7 @@ class Span:
     done: int
 
 
-def instruction_spans(program: Program, events: np.ndarray, arguments: tuple[int, ...] = ()) -> list[Span]:
+def instruction_spans(program: Program, events: np.ndarray) -> list[Span]:
     """Return when each engine instruction of a run began and ended, engine by engine.
 
     Parameters
@@ -45,10 +45,8 @@ def instruction_spans(program: Program, events: np.ndarray, arguments: tuple[int
     program : Program
     events : numpy.ndarray
         ``RunResult.events`` of its run.
-    arguments : tuple of int
-        The run's arguments.
     """
-    issued, nodes = issue_order(program.words, arguments), nodes_by_word(program)
+    issued, nodes = issue_order(program.words, program.arguments), nodes_by_word(program)
     spans = []
     for index, engine in enumerate(ENGINES):
         own = [each for each in issued if each.queue == index + 1]

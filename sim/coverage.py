@@ -12,8 +12,7 @@ ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, 
 FLAGS = ("bank_per_word", "transpose", "one_bank", "early", "a_unsigned", "band", "post_bias", "residual", "table",
          "table_signed", "destination_byte", "fence")
 # An instruction with one of these at zero moves nothing: its settings were not exercised.
-SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "row_tiles", "column_tiles",
-         "rows", "columns")
+SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "rows", "columns")
 # Reserved for narrower weights, or mere register numbers.
 IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "source_register",
            "destination_register")

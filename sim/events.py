@@ -58,7 +58,7 @@ class EventCounter:
 
     def matmul(self, operands: dict[str, int]) -> None:
         """Operand words read by all banks, and array steps."""
-        tiles = operands["row_tiles"] * operands["column_tiles"]
+        tiles = self.config.tiles(operands["rows"], operands["columns"])
         words = tiles * -(-operands["k"] // self.config.word_bytes)
         self.events.array_steps += tiles * operands["k"]
         self.events.activation_read += words * self.config.rows * self.config.word_bytes

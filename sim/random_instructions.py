@@ -193,13 +193,13 @@ class InstructionMaker:
     def matmul(self) -> Issue | None:
         """Return a MATMUL and count its tiles."""
         operands = {
-            "row_tiles": self.choose(1, 1, 2), "column_tiles": self.choose(1, 1, 2, 3),
+            "rows": self.size(2 * self.config.rows), "columns": self.size(3 * self.config.columns),
             "k": self.size(3 * self.config.word_bytes), "a_tile_words": self.integer(0, 5),
             "w_tile_words": self.integer(0, 5), "a_base": 0, "w_base": 0,
             "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4), band=self.chance(0.25))}
         if self.chance(0.03):
-            operands[self.choose("row_tiles", "column_tiles")] = 0
-        tiles = operands["row_tiles"] * operands["column_tiles"]
+            operands[self.choose("rows", "columns")] = 0
+        tiles = self.config.tiles(operands["rows"], operands["columns"])
         issue = self.settle(Issue("MATMUL", {**operands}), {"a_base": (Memory.ACTIVATION, False),
                                                         "w_base": (Memory.WEIGHT, False)})
         if issue:

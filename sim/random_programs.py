@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from phonolith.compiler.assembler import ENGINES, SEMAPHORES, Emitter, Issue, Label, Reg, Value, assemble
+from phonolith.compiler.disassembler import clamp, signed
 from phonolith.compiler.disassembler import shift as shift_word
-from phonolith.compiler.disassembler import signed
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Queue, Source, Target
@@ -195,14 +195,14 @@ class ProgramMaker:
     def compute(self) -> None:
         """Change a register."""
         target = self.make.choose(*(set(range(isa.REGISTERS)) - self.registers.reserved | {0}))
-        kind = self.make.choose("SET", "ADD", "SHIFT")
+        kind = self.make.choose("SET", "ADD", "SHIFT", "CLAMP")
         if kind == "SET":
             self.assign(target, self.small_value())
             return
         a, amount = self.small_value(), self.make.integer(-31, 31)
         b = amount if kind == "SHIFT" else self.small_value()
-        result = shift_word(a, amount) if kind == "SHIFT" else a + b & WORD
-        other = "amount" if kind == "SHIFT" else "b"
+        other, result = {"SHIFT": ("amount", shift_word(a, amount)), "CLAMP": ("limit", clamp(a, b)),
+                         "ADD": ("b", a + b & WORD)}[kind]
         self.append(kind, destination=target, a=self.encode(a), **{other: self.encode(b & WORD)})
         self.know(target, result)
 
@@ -292,7 +292,7 @@ def empty(queue: Queue, fence: bool = False) -> Issue:
     if queue == Queue.LOAD:
         emit.load(target=Target.TABLE, address=0, segment_bytes=0)
     elif queue == Queue.ARRAY:
-        emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0)
+        emit.matmul(a_base=0, w_base=0, k=1, rows=0)
     elif queue == Queue.VECTOR:
         emit.vector(rows=0, columns=0, source=Source.ZERO)
     else:

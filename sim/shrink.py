@@ -147,7 +147,7 @@ def one_tile_each(items: Sequence[Issue | Label], config: MachineConfig) -> list
     for item in items:
         if isinstance(item, Issue) and item.mnemonic == "MATMUL":
             tiles += 1
-            item = replace(item, operands=item.operands | {"row_tiles": 1, "column_tiles": 1})
+            item = replace(item, operands=item.operands | {"rows": 1, "columns": 1})
         elif isinstance(item, Issue) and drains(item):
             if not tiles:
                 continue

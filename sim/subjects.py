@@ -51,7 +51,7 @@ def graph_subject(name: str, graph: Graph, inputs: Inputs, config: MachineConfig
 
     def run(rtl: RtlMachine, **options) -> RunResult:
         memory = case.program.with_program(case.image)
-        return rtl.run(memory, case.program.program_address, stalls_seed=stalls_seed, **options)
+        return rtl.run(memory, case.program.program_address, case.program.arguments, stalls_seed=stalls_seed, **options)
 
     def find(_rtl: RtlMachine, result: RunResult) -> Difference | None:
         return first_difference(case, "rtl", result.image, result.writes)

@@ -64,7 +64,7 @@ def verify_cases(cases: Iterable[tuple[str, Graph, Inputs]], config: MachineConf
 def climb(case: Case, config: MachineConfig, rungs: Sequence[str], coverage: Coverage,
           stalls_seed: int | None = None) -> dict | None:
     """Compare one case rung by rung; return the first difference."""
-    simulator = Machine(case.program.words, case.image.copy(), config, on_retire=coverage.retire)
+    simulator = Machine(case.program.words, case.image.copy(), config, case.program.arguments, coverage.retire)
     simulator.run()
     if "iss" in rungs:
         difference = first_difference(case, "iss", simulator.state.dram)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import Region, does_not_fit
+from phonolith.compiler.counts import part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.lower.matmul import by_rows, head_columns, transposed
@@ -66,7 +67,7 @@ class Attention:
         rows = self.q.shape[0]
         for head in range(self.heads):
             for start in range(0, rows, self.block_rows):
-                count = min(self.block_rows, rows - start)
+                count = part(rows, start, self.block_rows)
                 yield Block(head, start, count, start == 0, start + count == rows)
 
     def emit(self) -> None:
@@ -131,7 +132,7 @@ class Attention:
                 row_words=self.depth_words, inner_count=block.rows, inner_stride=rows.strides[0],
                 segment_bytes=self.depth)
             ctx.emitter.matmul(a_base=base, w_base=self.operands[block.head].low,
-                               w_tile_words=self.depth_words, column_tiles=self.score_tiles, k=self.depth)
+                               w_tile_words=self.depth_words, rows=block.rows, columns=self.steps, k=self.depth)
 
     def load_keys(self, head: int) -> None:
         """Load a head's keys, one per column, unless they are there; leave room for its values behind them."""
@@ -174,7 +175,8 @@ class Attention:
         operands = self.operands[block.head]
         self.ctx.emitter.matmul(
             a_base=self.exponentials[block].low, a_unsigned=True, w_base=operands.low + self.key_words,
-            w_tile_words=self.step_words, column_tiles=self.value_tiles, k=self.steps)
+            w_tile_words=self.step_words, rows=block.rows,
+            columns=self.value_tiles * self.ctx.config.columns, k=self.steps)
         self.release_operands(block)
 
     def release_operands(self, block: Block) -> None:

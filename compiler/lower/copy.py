@@ -29,7 +29,8 @@ def copy_rows(ctx: Lowering, source: Rows, target: Rows) -> None:
         size = min(piece, source.row_bytes - start)
         words = -(-size // ctx.config.scratch_word_bytes)
         most = room // words
-        for block in row_blocks(source.outer_count, source.inner_count, most, most, ctx.config.rows):
+        for block in row_blocks(int(source.outer_count), int(source.inner_count), most, most,
+                                    ctx.config.rows):
             with ctx.take(ctx.operands, block.rows * words) as base:
                 ctx.load_rows(Target.SCRATCHPAD, source.columns(start, size).block(block), base, words)
                 ctx.store_rows(target.columns(start, size).block(block), base, words)

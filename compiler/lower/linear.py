@@ -53,7 +53,7 @@ def unfolded_schedule(ctx: Lowering, node: Node, source: str, rows: Rows) -> Pro
     (pad_t, _), (step_t, step_f) = node.attributes["padding"], node.attributes["stride"]
     bins = ctx.views[node.inputs[0]].shape[1]
     pitch = align(bins * height, ctx.config.bus_bytes)
-    copy = Unfolded(ctx.dram.take(rows.outer_count * pitch), rows.outer_count, bins, pitch, height, step_t, pad_t)
+    copy = Unfolded(ctx.dram.take(rows.outer_count * pitch), int(rows.outer_count), bins, pitch, height, step_t, pad_t)
     ctx.unfolded.append((source, copy))
     a = Rows(copy.address, rows.outer_count, pitch, rows.inner_count, step_f * height, width * height)
     return schedule(ctx, node, a, rows, *constant_operand(ctx, node, weight.transpose(0, 2, 1, 3)))

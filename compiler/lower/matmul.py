@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from phonolith.compiler.counts import part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import WIDTH, Lowering
 from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule
@@ -58,7 +59,7 @@ def by_rows(ctx: Lowering, b: View) -> LoadColumns:
 
     def load_columns(tiles: range, base: int) -> None:
         first = tiles.start * ctx.config.columns
-        count = min(tiles.stop * ctx.config.columns, b.shape[0]) - first
+        count = part(b.shape[0], first, len(tiles) * ctx.config.columns)
         ctx.emitter.load(target=Target.WEIGHT, address=b.address + first * b.strides[0], base=base,
                          row_words=words, inner_count=count, inner_stride=b.strides[0],
                          segment_bytes=rows.row_bytes)

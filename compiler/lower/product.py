@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from phonolith.compiler.allocate import Region, Ring
+from phonolith.compiler.counts import Count, part
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.plan import plan_product
@@ -137,11 +138,12 @@ class ProductSchedule:
         self.words = tile_words(product.k, ctx.config)
         self.check_room()
         self.size = ProductSize(
-            outer=product.a.outer_count, inner=product.a.inner_count, columns=product.columns, k=product.k,
+            outer=int(product.a.outer_count), inner=int(product.a.inner_count), columns=int(product.columns),
+            k=int(product.k),
             tile_columns=product.tile_columns, row_beats=self.row_beats(),
             segments=product.a.segment_count, byte_results=product.itemsize == 1,
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
-            most_rows=product.most_rows or product.a.count, rows_ready=product.rows_ready,
+            most_rows=int(product.most_rows or product.a.count), rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable(),
             lead=product.lead)
         self.plan = plan_product(self.size, ctx.config)
@@ -299,15 +301,18 @@ class ProductSchedule:
         """Tell whether words of rows can be loaded one by one without wasting the bus: they are beats or several."""
         a, config = self.product.a, self.ctx.config
         aligned = a.address | a.inner_stride | a.row_bytes | config.word_bytes
-        plain = a.outer_count == 1 and a.segment_count == 1 and a.row_bytes % config.word_bytes == 0
+        fixed = a.segment_count == 1 and not isinstance(a.row_bytes, Count)
+        plain = fixed and a.outer_count == 1 and a.row_bytes % config.word_bytes == 0
         return plain and aligned % config.bus_bytes == 0
 
     def load_sliced(self, rows: Rows, base: int) -> None:
         """Load the first word of every row of a tile, then the second, ..., so that the array can follow."""
         word = self.ctx.config.word_bytes
+        # As many rows as the longest input has: a word's bank follows from its number.
+        count = int(rows.inner_count)
         self.ctx.emitter.load(
             target=Target.ACTIVATION, address=rows.address, base=base, row_words=self.words, bank_per_word=True,
-            outer_count=self.words, outer_stride=word, inner_count=rows.inner_count, inner_stride=rows.inner_stride,
+            outer_count=self.words, outer_stride=word, inner_count=count, inner_stride=rows.inner_stride,
             segment_bytes=word)
 
     def drop(self, piece: Piece) -> None:
@@ -325,7 +330,7 @@ class ProductSchedule:
 
     def emit_step(self, step: Step, follow: Follow | None, leader: Leader | None) -> None:
         """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
-        p, ctx, rows = self.product, self.ctx, step.block.rows
+        p, ctx, rows = self.product, self.ctx, self.product.a.block(step.block).count
         columns = p.column_range(step.tiles)
         pitch = ctx.scratch_words(len(columns), p.itemsize)
         residual = self.load_residual(step, columns)
@@ -335,14 +340,14 @@ class ProductSchedule:
         ctx.emitter.matmul(
             a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
             w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
-            row_tiles=self.row_tiles(step.block), column_tiles=len(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+            rows=rows, columns=self.array_columns(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
         self.make_room(rows * pitch, leader)
         result = ctx.hold(ctx.results, rows * pitch)
-        for part in self.drained_together(step, bool(follow or leader)):
+        for some in self.drained_together(step, bool(follow or leader)):
             next(self.followers, None)
             if leader:
-                leader.advance(len(part) * max(p.k, ctx.config.rows))
-            self.emit_vector(step, part, residual, result.low, pitch)
+                leader.advance(len(some) * max(p.k, ctx.config.rows))
+            self.emit_vector(step, some, residual, result.low, pitch)
         self.follow_up()
         if residual:
             ctx.operands.release(residual)
@@ -353,6 +358,13 @@ class ProductSchedule:
             self.followers = follow(step.block, result.low, pitch)
         else:
             self.follow_up()
+
+    def array_columns(self, tiles: range) -> int:
+        """Return the columns of some tiles as the array counts them: each tile fills its columns, but for the last."""
+        full = self.ctx.config.columns
+        if self.product.tile_columns < full:
+            return len(tiles) * full
+        return part(self.product.columns, tiles.start * full, len(tiles) * full)
 
     def make_room(self, words: int, leader: Leader | None) -> None:
         """Finish what other operators have begun unless a step's results fit beside that, and a share for more."""
@@ -389,17 +401,17 @@ class ProductSchedule:
         self.ctx.load_rows(Target.SCRATCHPAD, wanted, region.low, len(step.tiles))
         return region
 
-    def emit_vector(self, step: Step, part: range, residual: Region | None, result: int, pitch: int) -> None:
+    def emit_vector(self, step: Step, some: range, residual: Region | None, result: int, pitch: int) -> None:
         """Emit the VECTOR that takes some of a step's column tiles."""
         p = self.product
-        columns = p.column_range(range(step.tiles.start + part.start, step.tiles.start + part.stop))
-        first = part.start // 2 if p.itemsize == 1 else part.start
+        columns = p.column_range(range(step.tiles.start + some.start, step.tiles.start + some.stop))
+        first = some.start // 2 if p.itemsize == 1 else some.start
         with_parameters = p.parameters is not None
         self.ctx.emitter.vector(
-            rows=step.block.rows, columns=len(columns), source=Source.DRAIN,
+            rows=p.a.block(step.block).count, columns=part(p.columns, columns.start, len(columns)), source=Source.DRAIN,
             pre=Pre.BIAS if with_parameters else Pre.NONE, multiplier=p.multiplier, factor=p.factor,
-            parameter_base=self.parameters.base(step.tiles, step.tiles.start) + part.start if with_parameters else 0,
+            parameter_base=self.parameters.base(step.tiles, step.tiles.start) + some.start if with_parameters else 0,
             factor_register=p.factor_register, residual=p.residual is not None,
-            residual_base=residual.low + part.start if residual else 0, residual_pitch=len(step.tiles),
+            residual_base=residual.low + some.start if residual else 0, residual_pitch=len(step.tiles),
             saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
             destination_base=result + first, destination_pitch=pitch)

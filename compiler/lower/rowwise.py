@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import does_not_fit
+from phonolith.compiler.counts import part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.tile import row_blocks
@@ -30,13 +31,18 @@ def pieces(ctx: Lowering, *views: View) -> Iterator[Piece]:
     itemsize = max(view.itemsize for view in flat)
     for rows in common_rows(*flat):
         width = flat[0].shape[-1]
-        step = min(width, budget * ctx.config.columns)
+        step = min(int(width), budget * ctx.config.columns)
         for start in range(0, width, step):
-            columns = min(step, width - start)
+            columns = part(width, start, step)
             most = budget // ctx.scratch_words(columns, itemsize)
-            for block in row_blocks(rows[0].outer_count, rows[0].inner_count, most, most, ctx.config.rows):
+            for block in row_blocks(*loops(rows[0]), most, most, ctx.config.rows):
                 yield Piece(tuple(r.columns(start * v.itemsize, columns * v.itemsize).block(block)
-                                  for r, v in zip(rows, flat, strict=True)), block.rows, columns)
+                                  for r, v in zip(rows, flat, strict=True)), rows[0].block(block).count, columns)
+
+
+def loops(rows: Rows) -> tuple[int, int]:
+    """Return the counts of the two row loops for the longest input."""
+    return int(rows.outer_count), int(rows.inner_count)
 
 
 class Rowwise:
@@ -91,7 +97,7 @@ class Rowwise:
         """Emit all tiles, loading x."""
         most = self.most_rows()
         for x, y in common_rows(self.x, self.y):
-            for block in row_blocks(x.outer_count, x.inner_count, most, most, most):
+            for block in row_blocks(*loops(x), most, most, most):
                 for _ in self.block(x.block(block), y.block(block)):
                     pass
         self.release()

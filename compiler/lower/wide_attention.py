@@ -96,7 +96,7 @@ class WideAttention(Attention):
             each, plane = divmod(self.multiplied, planes)
             self.ctx.emitter.matmul(
                 a_base=self.exponentials[block].low + ORDER[plane] * self.exp_words, a_unsigned=True,
-                w_base=operands.low + self.key_words + each * self.step_words, k=self.steps)
+                w_base=operands.low + self.key_words + each * self.step_words, rows=block.rows, k=self.steps)
             self.multiplied += 1
             if self.multiplied == planes * self.value_tiles:
                 self.release_operands(block)

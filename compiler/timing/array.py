@@ -59,7 +59,7 @@ class ArrayEngine(Engine):
     def tiles(self, instruction: Resolved, cycle: int) -> Process:
         """Make the tiles of a MATMUL from ``cycle`` on; return the cycle of its last step."""
         operands = instruction.operands
-        rows, columns = (operands[f"{axis}_tiles"] % (1 << 16) for axis in ("row", "column"))
+        rows, columns = self.config.tile_counts(*(operands[axis] % (1 << 16) for axis in ("rows", "columns")))
         reading = max(self.config.rows, self.config.columns) - 1
         if not rows or not columns:
             self.complete(instruction, cycle + reading)

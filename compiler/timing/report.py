@@ -20,7 +20,7 @@ def explain_program(program: Program, config: MachineConfig) -> dict:
     dict
         ``predicted_cycles``, as the CYCLES register counts them, and ``operators``, see :func:`operators`.
     """
-    timing = predict(program.words, config)
+    timing = predict(program.words, config, program.arguments)
     return {"predicted_cycles": timing.cycles, "operators": operators(program, timing, config)}
 
 
@@ -76,7 +76,7 @@ def needs(timed: Timed, config: MachineConfig) -> Iterator[tuple[str, int]]:
         case "STORE":
             yield "store", timed.steps
         case "MATMUL":
-            tiles = operands["row_tiles"] * operands["column_tiles"]
+            tiles = config.tiles(operands["rows"], operands["columns"])
             yield "array", tiles * operands["k"]
             yield "drain", tiles * drain_cycles(config)
         case "VECTOR":

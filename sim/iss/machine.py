@@ -120,11 +120,14 @@ class Machine:
         return following
 
     def compute(self, mnemonic: str, operands: dict[str, int]) -> int:
-        """Return the result of SET, ADD or SHIFT."""
+        """Return the result of SET, ADD, CLAMP or SHIFT."""
         if mnemonic == "SET":
             return operands["literal"]
         if mnemonic == "ADD":
             return operands["a"] + operands["b"]
+        if mnemonic == "CLAMP":
+            value = signed(operands["a"], 32)
+            return min(value, signed(operands["limit"], 32)) if value >= 0 else 0
         amount = signed(operands["amount"], 32)
         if not -31 <= amount <= 31:
             raise illegal(f"SHIFT by {amount}; it must be -31..31.")
@@ -174,17 +177,18 @@ class Machine:
         if operands["k"] < 1:
             raise illegal("MATMUL needs k of at least 1.")
         self.check_pending()
-        for row_tile in range(operands["row_tiles"]):
+        row_tiles, column_tiles = self.config.tile_counts(operands["rows"], operands["columns"])
+        for row_tile in range(row_tiles if column_tiles else 0):
             a = self.operand_tile(self.state.activation, operands, "a", row_tile)
             a = a if control["a_unsigned"] else a.view(np.int8)
-            for column_tile in range(operands["column_tiles"]):
+            for column_tile in range(column_tiles):
                 if control["band"]:
-                    w = self.band(operands, row_tile * operands["column_tiles"] + column_tile)
+                    w = self.band(operands, row_tile * column_tiles + column_tile)
                 else:
                     w = self.operand_tile(self.state.weight, operands, "w", column_tile).view(np.int8)
                 product = a.astype(np.float64) @ w.astype(np.float64).T
                 self.state.tiles.append(signed(product.astype(np.int64), 32))
-        self.pending_matmuls.append(operands["row_tiles"] * operands["column_tiles"])
+        self.pending_matmuls.append(row_tiles * column_tiles)
 
     def operand_tile(self, banks: np.ndarray, operands: dict[str, int], name: str, tile: int,
                      shorter: int = 0) -> np.ndarray:

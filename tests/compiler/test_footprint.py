@@ -46,7 +46,8 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
     else:
         rows, columns = draw(st.sampled_from([(1, 2), (2, 1)]))
         emitter.matmul(a_base=draw(count), a_tile_words=draw(count), w_base=draw(count), w_tile_words=draw(count),
-                       row_tiles=rows, column_tiles=columns, k=draw(st.integers(1, 90)), band=draw(st.booleans()))
+                       rows=rows * config.rows, columns=columns * config.columns, k=draw(st.integers(1, 90)),
+                       band=draw(st.booleans()))
         emitter.vector(rows=1, columns=1, source=Source.DRAIN)
         emitter.vector(rows=1, columns=1, source=Source.DRAIN)
     emitter.end()

@@ -115,7 +115,7 @@ def test_a_wait_that_nothing_signals():
 def test_a_product_that_waits_for_its_own_results_is_a_deadlock():
     """The array cannot complete before VECTOR takes its tiles, and VECTOR waits until it has completed."""
     emitter = Emitter()
-    emitter.matmul(a_base=0, w_base=0, k=8, column_tiles=3, signal=("ARRAY_VECTOR",))
+    emitter.matmul(a_base=0, w_base=0, k=8, columns=3 * CONFIG.columns, signal=("ARRAY_VECTOR",))
     emitter.vector(rows=4, columns=12, source=Source.DRAIN, wait=("ARRAY_VECTOR",))
     assert find_deadlock(assembled(emitter), CONFIG) == ["MATMUL at word 1", "VECTOR at word 10"]
 

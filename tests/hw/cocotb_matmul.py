@@ -43,7 +43,7 @@ async def tile_walk(dut):
               "weight_address")
     for seed, probability in enumerate((0.0, 0.4)):
         accepted, seen = [], []
-        sender = cocotb.start_soon(send(ctx, ctx.ports.instruction, [each.operands() for each in matmuls],
+        sender = cocotb.start_soon(send(ctx, ctx.ports.instruction, [each.operands(CONFIG) for each in matmuls],
                                         Stalls(seed, probability), accepted))
         steps = await receive(ctx, ctx.ports.step, len(expected), Stalls(seed + 9, probability), seen)
         await sender
@@ -87,7 +87,7 @@ class Bench:
             gap -= 1
             self.ctx.set(self.ctx.ports.instruction.valid, offered)
             if offered:
-                self.ctx.set(self.ctx.ports.instruction.payload, queue[0].operands())
+                self.ctx.set(self.ctx.ports.instruction.payload, queue[0].operands(CONFIG))
             self.play_load()
             await self.play_reader()
             if await self.step() and offered:

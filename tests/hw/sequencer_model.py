@@ -108,7 +108,7 @@ class Interpreter:
         return (mnemonic, name) == ("MATMUL", "k") and not 1 <= value <= deepest
 
     def execute(self, mnemonic: str, *operands: int) -> None:
-        """Carry out END, SET, ADD, SHIFT or a branch."""
+        """Carry out END, SET, ADD, SHIFT, CLAMP or a branch."""
         first, second, third = (*operands, 0, 0, 0)[:3]
         if mnemonic == "END":
             self.ended = True
@@ -119,7 +119,8 @@ class Interpreter:
             if less or mnemonic == "BRANCH_EQUAL" and first == second:
                 self.position = third
         else:
-            result = second if mnemonic == "SET" else second + third if mnemonic == "ADD" else shift(second, third)
+            result = (second if mnemonic == "SET" else second + third if mnemonic == "ADD"
+                      else clamp(second, third) if mnemonic == "CLAMP" else shift(second, third))
             register = first >> isa.IMMEDIATE_BITS
             self.registers[register] = result % 2**32 if register else 0
 
@@ -135,6 +136,13 @@ def shift(value: int, amount: int) -> int:
     if not -31 <= amount <= 31:
         raise Stop(Error.ILLEGAL_INSTRUCTION)
     return value << amount if amount >= 0 else signed(value) >> -amount
+
+
+def clamp(value: int, limit: int) -> int:
+    """Limit a signed value to 0 and a signed limit, 0 coming first."""
+    if signed(value) < 0:
+        return 0
+    return min(value, limit, key=signed)
 
 
 def header(mnemonic: str, source: random.Random) -> int:
@@ -155,7 +163,7 @@ def random_program(source: random.Random, config: MachineConfig) -> list[int]:
         else:
             words += body
     if source.random() < 0.1:
-        words.append(source.choice((6, 15, 21, 40, 63)))     # no opcodes
+        words.append(source.choice((7, 15, 21, 40, 63)))     # no opcodes
     return [*words, header("END", source)]
 
 
@@ -202,7 +210,7 @@ def random_value(source: random.Random) -> int:
 
 def random_instruction(source: random.Random, config: MachineConfig) -> Iterator[int]:
     """Any instruction but END and branches; few without a meaning."""
-    mnemonic = source.choice(("SET", "ADD", "SHIFT", "LOAD", "MATMUL", "VECTOR", "ROWOP", "STORE"))
+    mnemonic = source.choice(("SET", "ADD", "SHIFT", "CLAMP", "LOAD", "MATMUL", "VECTOR", "ROWOP", "STORE"))
     yield header(mnemonic, source)
     for operand in BY_MNEMONIC[mnemonic].operands:
         if operand.kind is Kind.REGISTER:

@@ -25,7 +25,7 @@ def machine(rows: int, columns: int) -> MachineConfig:
 
 @dataclass(frozen=True)
 class Matmul:
-    """One instruction with literal operands."""
+    """One instruction with literal operands; ``missing``: rows and columns that its last tiles lack, if they can."""
 
     k: int
     row_tiles: int = 1
@@ -36,11 +36,13 @@ class Matmul:
     w_tile_words: int = 0
     a_unsigned: int = 0
     band: int = 0
+    missing: int = 0
 
-    def operands(self) -> dict[str, int]:
+    def operands(self, config: MachineConfig) -> dict[str, int]:
         """Return the resolved operands."""
-        values = {name: getattr(self, name) for name in (
-            "a_base", "a_tile_words", "w_base", "w_tile_words", "row_tiles", "column_tiles", "k")}
+        values = {name: getattr(self, name) for name in ("a_base", "a_tile_words", "w_base", "w_tile_words", "k")}
+        values |= {name: max(0, tiles * size - self.missing % size) for name, tiles, size in (
+            ("rows", self.row_tiles, config.rows), ("columns", self.column_tiles, config.columns))}
         return {"control": pack(MATMUL_CONTROL, a_unsigned=self.a_unsigned, band=self.band), **values}
 
     def tiles(self, activations: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
@@ -139,7 +141,7 @@ def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0
             offered = bool(queue) and pause <= 0
             pause -= 1
             ctx.set(engine.instruction.valid, int(offered))
-            ctx.set(engine.instruction.payload, queue[0].operands() if offered else {})
+            ctx.set(engine.instruction.payload, queue[0].operands(engine.config) if offered else {})
             reader.cycle(ctx, cycle)
             each_cycle(ctx, cycle)
             if offered and ctx.get(engine.instruction.ready):
@@ -190,6 +192,7 @@ def random_matmul(random: np.random.Generator, word_bytes: int) -> Matmul:
     w_words = max(row_tiles * column_tiles * band, 4) * words
     return Matmul(
         k=k, row_tiles=row_tiles, column_tiles=column_tiles, a_unsigned=int(random.integers(2)), band=band,
+        missing=int(random.integers(12)),
         a_tile_words=words + int(random.integers(2)), w_tile_words=words,
         a_base=int(random.integers(DEPTH - 4 * (words + 1) + 1)), w_base=int(random.integers(DEPTH - w_words + 1)))
 

@@ -56,7 +56,7 @@ def tile_program(config: MachineConfig) -> list[int]:
         config.hash_word,
         *load(isa.Target.ACTIVATION, address=A, inner_count=rows, inner_stride=depth, segment_bytes=depth),
         *load(isa.Target.WEIGHT, OPERANDS_LOADED, 1, address=B, segment_bytes=columns * depth),
-        *instruction("MATMUL", wait=OPERANDS_LOADED, row_tiles=1, column_tiles=1, k=depth),
+        *instruction("MATMUL", wait=OPERANDS_LOADED, rows=1, columns=1, k=depth),
         *instruction("VECTOR", signal=RESULT_WRITTEN, control=vector, rows=rows, columns=columns, source_pitch=1,
                      destination_pitch=1, factor=factor),
         *instruction("STORE", wait=RESULT_WRITTEN, address=argument(0), pitch=1, outer_count=1, inner_count=rows,

@@ -168,8 +168,8 @@ def test_illegal_instructions():
     cases = [([63], 1), ([*rowop, 63], 6), ([*rowop, 9, *end], 6)]
     cases += [([*instruction("SHIFT", amount=amount), *end], 1) for amount in (32, -32)]
     cases += [([*load(target, address=A, segment_bytes=4), *end], 1) for target in range(5, 8)]
-    cases += [([*rowop, *instruction("MATMUL", row_tiles=1, column_tiles=1, k=k), *end], 6) for k in (0, -1, 1 << 20)]
-    cases += [([*instruction("MATMUL", control=1 << 1, row_tiles=1, column_tiles=1, k=8), *end], 1)]
+    cases += [([*rowop, *instruction("MATMUL", rows=1, columns=1, k=k), *end], 6) for k in (0, -1, 1 << 20)]
+    cases += [([*instruction("MATMUL", control=1 << 1, rows=1, columns=1, k=8), *end], 1)]
     for field, value in {"source": 3, "source_width": 3, "multiplier": 5, "destination": 3}.items():
         low, _ = isa.VECTOR_CONTROL[field]
         cases.append(([*instruction("VECTOR", control=isa.pack(isa.VECTOR_CONTROL, source=2)),
@@ -208,7 +208,7 @@ def test_a_program_for_another_machine():
 
 @pytest.mark.parametrize("stalls", [None, 1, 2])
 def test_deadlock_names_the_oldest_instruction_that_waits(stalls):
-    matmul = instruction("MATMUL", wait=2, signal=4, row_tiles=1, column_tiles=1, k=1)
+    matmul = instruction("MATMUL", wait=2, signal=4, rows=1, columns=1, k=1)
     drain = instruction("VECTOR", signal=8, rows=1, columns=1)
     blocked = store(OUTPUT, wait=8)
     empty = load(isa.Target.TABLE)
@@ -217,14 +217,14 @@ def test_deadlock_names_the_oldest_instruction_that_waits(stalls):
         ([*empty, *matmul, *drain, *blocked, *empty * 3, *instruction("END")], 1 + len(empty)),
         ([*store(OUTPUT), *blocked, *matmul * 40, *instruction("END")], 1 + len(blocked)),
         ([*drain, *instruction("END")], 1),
-        ([*empty, *instruction("MATMUL", row_tiles=2, column_tiles=1, k=1), *instruction("END")], 1 + len(empty)),
+        ([*empty, *instruction("MATMUL", rows=2 * CONFIG.rows, columns=1, k=1), *instruction("END")], 1 + len(empty)),
     ]:
         result = check_words(words, Error.DEADLOCK, address, stalls_seed=stalls)
         assert stalls is not None or result.cycles < 3000
 
 
 def test_a_tile_that_nobody_takes():
-    matmul = instruction("MATMUL", row_tiles=1, column_tiles=1, k=1)
+    matmul = instruction("MATMUL", rows=1, columns=1, k=1)
     check_words([*matmul, *instruction("END")], Error.TILE_NOT_TAKEN, 1 + len(matmul))
 
 

@@ -59,7 +59,7 @@ def test_program_for_another_machine_is_refused():
 
 def test_program_without_end_is_reported_as_a_hang():
     config = MachineConfig().with_array("8x8")
-    words = [config.hash_word, *instruction("MATMUL", wait=1, row_tiles=1, column_tiles=1, k=1),
+    words = [config.hash_word, *instruction("MATMUL", wait=1, rows=1, columns=1, k=1),
              *instruction("BRANCH_EQUAL", target=10)]
     image = np.zeros(1 << 12, np.uint8)
     image[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, "<u4").view(np.uint8)

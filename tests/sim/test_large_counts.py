@@ -27,7 +27,7 @@ def agree(emit: Emitter, rtl) -> bool:
 @pytest.mark.parametrize(("row_tiles", "column_tiles"), [(2, MANY), (MANY, 1), (300, 7)])
 def test_many_tiles(rtl, row_tiles, column_tiles):
     emit = Emitter()
-    emit.matmul(a_base=3, w_base=5, k=1, row_tiles=row_tiles, column_tiles=column_tiles)
+    emit.matmul(a_base=3, w_base=5, k=1, rows=row_tiles * CONFIG.rows, columns=column_tiles * CONFIG.columns)
     emit.vector(rows=row_tiles * CONFIG.rows, columns=column_tiles * CONFIG.columns, source=Source.DRAIN,
                 destination=Destination.SCRATCHPAD, destination_base=7, reduce=Reduce.SUM, reduce_register=1)
     assert agree(emit, rtl)
@@ -95,9 +95,9 @@ def test_the_array_has_more_to_do_than_its_queue_holds(rtl):
     """A MATMUL waits for a long LOAD; those behind it fill the queue and hold up the sequencer."""
     emit = Emitter()
     emit.load(target=Target.SCRATCHPAD, address=2051, segment_bytes=20_000, signal=("LOAD_ARRAY",))
-    emit.matmul(a_base=0, w_base=0, k=1, row_tiles=0, wait=("LOAD_ARRAY",))
+    emit.matmul(a_base=0, w_base=0, k=1, rows=0, wait=("LOAD_ARRAY",))
     for step in range(60):
-        emit.matmul(a_base=step, w_base=3, k=5 + step, row_tiles=0)
+        emit.matmul(a_base=step, w_base=3, k=5 + step, rows=0)
     emit.matmul(a_base=8, w_base=9, k=70)
     emit.vector(rows=CONFIG.rows, columns=CONFIG.columns, source=Source.DRAIN, destination=Destination.SCRATCHPAD,
                 destination_base=3000, destination_pitch=1)
