@@ -90,7 +90,9 @@ def part(count: int, first: int, most: int) -> int:
 
 def times(count: int, factor: int) -> int:
     """Return a multiple of a count."""
-    if not isinstance(count, Count) or factor == 1:
+    if factor == 1:
+        return count
+    if not isinstance(count, Count):
         return count * factor
     return Count(count.size.times(factor), count.first * factor, count.limit * factor)
 

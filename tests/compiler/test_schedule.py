@@ -35,7 +35,7 @@ def chain(rng: np.random.Generator, depth: int = 2) -> Graph:
 
 def loads(program: Program, node: str, target: Target) -> list[Resolved]:
     """Return the LOADs of a node to a memory."""
-    return [i for i in trace(program.words)
+    return [i for i in trace(program.words, program.arguments)
             if i.queue is Queue.LOAD and i.control["target"] == target and program.node_at(i.position) == node]
 
 

@@ -74,7 +74,7 @@ def test_removing_one_token_is_a_race():
     """Each token of a compiled program is needed: without any one of them, something is unordered."""
     config = cases.MACHINES["8x8"]
     program = compile_graph(cases.linear(np.random.default_rng(0), 40, 20, residual=True, y="int16"), config, 30)
-    instructions = trace(program.words)
+    instructions = trace(program.words, program.arguments)
     tokens = [(bit, token) for bit, tokens in pair_tokens(instructions).items() for token in tokens]
     assert len(tokens) > 10 and len({token.early for _, token in tokens}) == 2
     for bit, token in tokens:
@@ -83,25 +83,26 @@ def test_removing_one_token_is_a_race():
         words[waiting] &= np.uint32(~(1 << isa.HEADER["wait"][0] + bit) & 0xFFFFFFFF)
         field = isa.LOAD_CONTROL["early"] if token.early else isa.HEADER["signal"]
         words[signalling + token.early] &= np.uint32(~(1 << field[0] + bit) & 0xFFFFFFFF)
-        assert find_races(words, config)
+        assert find_races(words, config, program.arguments)
 
 
 def test_a_product_follows_its_weights():
     """It waits for the early signal of the LOAD, and a product that reads other words does not race with it either."""
     config = cases.MACHINES["8x8"]
     program = compile_graph(cases.linear(np.random.default_rng(0), 40, 20), config, 30)
-    early = [i for i in trace(program.words) if i.queue is Queue.LOAD and i.control["early"]]
+    early = [i for i in trace(program.words, program.arguments) if i.queue is Queue.LOAD and i.control["early"]]
     assert early and all(i.control["target"] == isa.Target.WEIGHT for i in early)
 
 
 def test_removing_a_fence_is_a_race():
     config = cases.MACHINES["8x8"]
     graph = cases.attention(np.random.default_rng(0), 1, 8, fused=False)
-    words = compile_graph(graph, config, 12).words.copy()
-    fenced = [i for i in trace(words) if i.queue is Queue.STORE and i.control["fence"]]
+    program = compile_graph(graph, config, 12)
+    words = program.words.copy()
+    fenced = [i for i in trace(words, program.arguments) if i.queue is Queue.STORE and i.control["fence"]]
     assert fenced
     words[fenced[0].position + 1] &= np.uint32(~FENCE & 0xFFFFFFFF)
-    races = find_races(words, config)
+    races = find_races(words, config, program.arguments)
     assert any("in DRAM" in race for race in races)
 
 

@@ -97,7 +97,7 @@ def test_simulator_follows(name):
 @pytest.mark.parametrize("name", HARDWARE)
 def test_a_program_is_for_one_machine(base_case, name):
     with pytest.raises(PhonolithError, match="configuration"):
-        run_iss(base_case.program.words, base_case.image, changed(name))
+        run_iss(base_case.program.words, base_case.image, changed(name), base_case.program.arguments)
     with pytest.raises(PhonolithError, match="configuration") as caught:
         base_case.program.check_machine(changed(name))
     assert caught.value.kind == "wrong-configuration"
@@ -113,7 +113,7 @@ def test_compiler_follows_and_the_golden_model_does_not(base_case, name):
     assert case.program.config_hash == config.hash
     if name in (*TIMING, *ENVIRONMENT_FIELDS) and name not in PLANNED:
         assert np.array_equal(case.program.words[1:], base_case.program.words[1:])
-    image = run_iss(case.program.words, case.image, config)
+    image = run_iss(case.program.words, case.image, config, case.program.arguments)
     for tensor, expected in case.expected.items():
         assert np.array_equal(case.program.read(image, tensor), expected)
 

@@ -46,7 +46,7 @@ def slices(run, tmp_path_factory):
 
 def test_every_instruction_is_there_once_and_in_order(run):
     program, result, spans = run
-    assert len(spans) == len(issue_order(program.words))
+    assert len(spans) == len(issue_order(program.words, program.arguments))
     for engine in ENGINES:
         own = [span for span in spans if span.engine == engine]
         for first, second in zip(own, own[1:], strict=False):

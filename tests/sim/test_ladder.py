@@ -83,11 +83,11 @@ def test_the_store_named_is_the_one_that_wrote(case):
     word = int(case.program.writer(address).split(":")[0])
     words = case.program.words.copy()
     words[word + 1 + BY_MNEMONIC["STORE"].index("row_bytes")] = 0
-    right = run_iss(case.program.words, case.image, SMALL)[address]
+    right = run_iss(case.program.words, case.image, SMALL, case.program.arguments)[address]
     before = case.image.copy()
     before[address] = right ^ 0xFF
-    assert run_iss(words, before, SMALL)[address] == before[address]
-    assert run_iss(case.program.words, before, SMALL)[address] == right
+    assert run_iss(words, before, SMALL, case.program.arguments)[address] == before[address]
+    assert run_iss(case.program.words, before, SMALL, case.program.arguments)[address] == right
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_a_program_for_another_machine_is_refused(case):
     with pytest.raises(PhonolithError, match="was compiled for configuration"):
         execute_rtl(case.program, case.image, machine(other))
     with pytest.raises(PhonolithError, match="compiled for another machine"):
-        run_iss(case.program.words, case.image, other)
+        run_iss(case.program.words, case.image, other, case.program.arguments)
 
 
 def test_the_hardware_refuses_a_program_for_another_machine(case):

@@ -46,7 +46,9 @@ def product(config: MachineConfig) -> tuple[Program, np.ndarray]:
 def measured(make, *arguments) -> tuple[int, int]:
     """Predicted and measured cycles; ``arguments`` of ``make`` end with the machine."""
     program, image = make(*arguments)
-    return predict(program.words, arguments[-1]).cycles, execute_rtl(program, image, machine(arguments[-1])).cycles
+    config = arguments[-1]
+    predicted = predict(program.words, config, program.arguments)
+    return predicted.cycles, execute_rtl(program, image, machine(config)).cycles
 
 
 @pytest.mark.parametrize("config", [DEFAULT, SMALL], ids=["16x16", "8x8"])
@@ -81,7 +83,7 @@ def compare_graphs(config: MachineConfig, seeds: Iterable[int]) -> None:
         graph, inputs = random_graph(seed)
         program = compile_graph(graph, config, len(inputs["x"]))
         cycles = execute_rtl(program, program.image(inputs), machine(config)).cycles
-        assert predict(program.words, config).cycles == cycles, seed
+        assert predict(program.words, config, program.arguments).cycles == cycles, seed
 
 
 @pytest.mark.parametrize("changes", [{}, {"dram_latency": 300}, {"dram_shared": True}], ids=["", "slow", "shared"])
