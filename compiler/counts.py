@@ -42,7 +42,7 @@ class Size:
 
 
 class Count(int):
-    """``min(max(size - first, 0), limit)``; as an integer its value for the longest input.
+    """``min(max(size - first, 0), limit) + offset``; as an integer its value for the longest input.
 
     Arithmetic gives plain integers; use :func:`part`, :func:`times` and :func:`product` for counts.
     """
@@ -50,24 +50,20 @@ class Count(int):
     size: Size
     first: int
     limit: int
+    offset: int
 
-    def __new__(cls, size: Size, first: int = 0, limit: int | None = None) -> Self:
+    def __new__(cls, size: Size, first: int = 0, limit: int | None = None, offset: int = 0) -> Self:
         limit = size.maximum if limit is None else limit
-        self = super().__new__(cls, min(max(size.maximum - first, 0), limit))
-        self.size, self.first, self.limit = size, first, limit
+        self = super().__new__(cls, min(max(size.maximum - first, 0), limit) + offset)
+        self.size, self.first, self.limit, self.offset = size, first, limit, offset
         return self
 
-    def __getnewargs__(self) -> tuple[Size, int, int]:
-        return self.size, self.first, self.limit
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is the size itself."""
-        return self.first == 0 and self.limit >= self.size.maximum
+    def __getnewargs__(self) -> tuple[Size, int, int, int]:
+        return self.size, self.first, self.limit, self.offset
 
     def at(self, frames: int) -> int:
         """Return the count for an input of ``frames`` frames."""
-        return min(max(self.size.at(frames) - self.first, 0), self.limit)
+        return min(max(self.size.at(frames) - self.first, 0), self.limit) + self.offset
 
 
 def convolved(frames: int, stride: Stride) -> int:
@@ -85,7 +81,10 @@ def part(count: int, first: int, most: int) -> int:
         return min(most, count - first)
     if first == 0 and most >= count:
         return count
-    return Count(count.size, count.first + first, min(most, count.limit - first))
+    always = count.offset - first
+    if always < 0:
+        return Count(count.size, count.first - always, min(most, count.limit + always))
+    return Count(count.size, count.first, min(most - always, count.limit), always) if most > always else most
 
 
 def times(count: int, factor: int) -> int:
@@ -94,7 +93,19 @@ def times(count: int, factor: int) -> int:
         return count
     if not isinstance(count, Count):
         return count * factor
-    return Count(count.size.times(factor), count.first * factor, count.limit * factor)
+    return Count(count.size.times(factor), count.first * factor, count.limit * factor, count.offset * factor)
+
+
+def plus(count: int, addend: int) -> int:
+    """Return a count and some more."""
+    if not isinstance(count, Count):
+        return count + addend
+    return Count(count.size, count.first, count.limit, count.offset + addend)
+
+
+def at_least_one(count: int) -> int:
+    """Return a count of at least one, or one where there is none."""
+    return plus(part(count, 1, count - 1), 1) if isinstance(count, Count) and not count.offset else count
 
 
 def product(outer: int, inner: int) -> int:

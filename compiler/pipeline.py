@@ -25,7 +25,7 @@ from phonolith.hw.errors import PhonolithError
 
 Frames = dict[str, tuple[int, int]]
 # Forms of operators that programs cannot hold, by what a node of that form has.
-NOT_COMPILED = ("positions", "chunk", "table_dtype")
+NOT_COMPILED = ("table_dtype",)
 # Where a program goes on that has nothing to do.
 END = "end"
 

@@ -29,7 +29,7 @@ class CountRegisters:
         if not isinstance(item, Issue) or not any(isinstance(value, Count) for value in item.operands.values()):
             return [item]
         self.issues = []
-        operands = {name: Reg(self.count(value)) if isinstance(value, Count) else value
+        operands = {name: Reg(self.count(value), value.offset) if isinstance(value, Count) else value
                     for name, value in item.operands.items()}
         return [*self.issues, Issue(item.mnemonic, operands, item.wait, item.signal)]
 
@@ -41,9 +41,9 @@ class CountRegisters:
         return self.issues
 
     def count(self, count: Count) -> int:
-        """Return the register of a count."""
+        """Return the register of a count, less its offset."""
         size = self.size(count.size)
-        if count.is_whole:
+        if count.first == 0 and count.limit >= count.size.maximum:
             return size
         key = (count.size, count.first, count.limit)
         if self.is_new(key):

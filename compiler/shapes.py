@@ -50,7 +50,7 @@ def _depthwise_conv1d(node: Node, x: Shape) -> Shape:
     require(len(x) == 2, node, f"the input must be [T, C], not {x}")
     channels, kernel = node.constants["weight"].shape
     require(x[1] == channels, node, f"the weight takes {channels} columns, the input has {x[1]}")
-    return (x[0] + sum(node.attributes["padding"]) - kernel + 1, channels)
+    return (convolved(x[0], Stride(kernel, 1, sum(node.attributes["padding"]))), channels)
 
 
 def _matmul(node: Node, a: Shape, b: Shape) -> Shape:

@@ -53,6 +53,11 @@ class View:
         return replace(self, address=self.address + start * self.strides[-1], frame_rows=0, frame_bytes=0,
                        shape=(*self.shape[:-1], stop - start))
 
+    def rows(self, first: int, count: int) -> "View":
+        """Return ``count`` rows of the leading dimension from ``first`` on."""
+        return replace(self, address=self.address + first * self.strides[0], frame_rows=0, frame_bytes=0,
+                       shape=(count, *self.shape[1:]))
+
     def at(self, index: int) -> "View":
         """Return element ``index`` of the leading dimension."""
         return View(self.address + index * self.strides[0], self.shape[1:], self.strides[1:], self.dtype)

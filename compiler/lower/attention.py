@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phonolith.compiler.allocate import Region, does_not_fit
-from phonolith.compiler.counts import part
+from phonolith.compiler.counts import at_least_one, part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.lower.matmul import by_rows, head_columns, transposed
+from phonolith.compiler.lower.positions import PositionScores
 from phonolith.compiler.pack import tile_words
+from phonolith.compiler.shapes import visible_chunks
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, Saturate, Source, Target
 
@@ -20,14 +22,34 @@ MAXIMUM, SUM, FACTOR = range(3)
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some rows of one head; ``first`` and ``last`` of its head."""
+class Window:
+    """Rows of one head and the keys that they see: all of them, or those of some chunks."""
 
     head: int
     start: int
     rows: int
-    first: bool
+    first_key: int
+    keys: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a window; ``last`` of the window."""
+
+    window: Window
+    start: int
+    rows: int
     last: bool
+
+    @property
+    def head(self) -> int:
+        """The head."""
+        return self.window.head
+
+    @property
+    def behind(self) -> int:
+        """Rows from the window's first key to the block's first row."""
+        return self.start - self.window.first_key
 
 
 class Attention:
@@ -38,7 +60,8 @@ class Attention:
         self.node = node
         self.q, self.k, self.v, self.y = (ctx.views[name] for name in (*node.inputs, node.name))
         self.heads = node.attributes["scores"].get("heads", 1)
-        self.steps = self.k.shape[0]
+        self.windows = list(self.make_windows())
+        self.steps = max(int(window.keys) for window in self.windows)
         self.depth = self.q.shape[1] // self.heads
         self.width = self.v.shape[1] // self.heads
         columns = ctx.config.columns
@@ -51,9 +74,21 @@ class Attention:
         self.block_rows = self.choose_rows()
         self.key_words = self.score_tiles * self.depth_words
         self.operand_words = self.key_words + self.value_tiles * self.step_words
-        self.operands: dict[int, Region] = {}
-        self.with_values: set[int] = set()
+        self.operands: dict[Window, Region] = {}
+        self.with_values: set[Window] = set()
+        self.rows: dict[Block, Region] = {}
         self.exponentials: dict[Block, Region] = {}
+        self.positions: PositionScores | None = None
+
+    def make_windows(self) -> Iterator[Window]:
+        """Yield the windows, head by head."""
+        attributes, frames = self.node.attributes, self.q.shape[0]
+        chunks = list(visible_chunks(int(frames), attributes.get("chunk", 0), attributes.get("left", 0)))
+        for head in range(self.heads):
+            for rows, keys in chunks:
+                yield Window(head, rows.start, part(frames, rows.start, rows.stop - rows.start), keys.start,
+                             part(self.k.shape[0], keys.start, keys.stop - keys.start) if attributes.get("chunk")
+                             else self.k.shape[0])
 
     def choose_rows(self) -> int:
         """Return the rows per block: their scores stay in the scratchpad."""
@@ -63,23 +98,24 @@ class Attention:
         return rows
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the row blocks, head by head."""
-        rows = self.q.shape[0]
-        for head in range(self.heads):
-            for start in range(0, rows, self.block_rows):
-                count = part(rows, start, self.block_rows)
-                yield Block(head, start, count, start == 0, start + count == rows)
+        """Yield the row blocks, window by window."""
+        for window in self.windows:
+            for start in range(0, int(window.rows), self.block_rows):
+                yield Block(window, window.start + start, part(window.rows, start, self.block_rows),
+                            start + self.block_rows >= window.rows)
 
     def emit(self) -> None:
         """Emit the blocks: the array computes context i-1 and scores i+1 while VECTOR computes exponentials i.
 
-        Where memory does not allow the scores of a next head, what is begun is finished first.
+        Scores of positions come another block earlier, because they go through DRAM. Where memory does not allow the
+        scores of a next window, what is begun is finished first.
         """
         self.load_tables()
         blocks = list(self.blocks())
+        self.prepare_positions(blocks)
         self.begin(blocks[0])
         before: Block | None = None
-        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        for block, following, second in zip(blocks, [*blocks[1:], None], [*blocks[2:], None, None], strict=False):
             if before:
                 self.multiply_context(before)
                 self.compute_factors(before)
@@ -92,13 +128,35 @@ class Attention:
                 before = None
             if following:
                 self.begin(following)
-                self.prepare(following.head + 1)
+                self.begin_positions(second)
+                self.prepare(following.window)
             self.ctx.bus_is_free()
+        self.end_positions()
+
+    def prepare_positions(self, blocks: list[Block]) -> None:
+        """Put the table of positions into DRAM, if there is one, and compute the scores of two blocks."""
+        if "positions" in self.node.constants:
+            places = [(block.behind, block.window.keys) for block in blocks if block.head == 0]
+            self.positions = PositionScores(self.ctx, self.node, self.heads, self.block_rows, places)
+        for block in blocks[:2]:
+            self.begin_positions(block)
+
+    def begin_positions(self, block: Block | None) -> None:
+        """Compute the scores of a block's positions, if there are any."""
+        if self.positions and block:
+            self.load_rows(block)
+            self.positions.enter(block.head, self.operand_words)
+            self.positions.multiply(block.head, block.behind, block.window.keys, block.rows, self.rows[block].low)
+
+    def end_positions(self) -> None:
+        """Give up what the scores of positions keep on chip."""
+        if self.positions:
+            self.positions.leave()
 
     def begin(self, block: Block) -> None:
-        """Compute the scores of a block; load its head's values behind its keys if they are not there."""
+        """Compute the scores of a block; load its values behind its keys if they are not there."""
         self.multiply_scores(block)
-        self.load_values(block.head)
+        self.load_values(block.window)
         self.drain_scores(block)
 
     def finish(self, block: Block) -> None:
@@ -107,11 +165,12 @@ class Attention:
         self.compute_factors(block)
         self.drain_context(block)
 
-    def prepare(self, head: int) -> None:
-        """Load the keys and values of a head ahead of time if there is room."""
-        if head < self.heads and head not in self.operands and self.ctx.weight.free >= self.operand_words:
-            self.load_keys(head)
-            self.load_values(head)
+    def prepare(self, window: Window) -> None:
+        """Load the keys and values of the window behind this one ahead of time if there is room."""
+        for following in self.windows[self.windows.index(window) + 1:][:1]:
+            if following not in self.operands and self.ctx.weight.free >= self.operand_words:
+                self.load_keys(following)
+                self.load_values(following)
 
     def load_tables(self) -> None:
         """Load the table that all blocks use."""
@@ -119,50 +178,66 @@ class Attention:
 
     def has_room(self, block: Block) -> bool:
         """Tell whether a block's keys and values fit beside those in use."""
-        return block.head in self.operands or self.ctx.weight.free >= self.operand_words
+        return block.window in self.operands or self.ctx.weight.free >= self.operand_words
 
     def multiply_scores(self, block: Block) -> None:
         """Load the rows, and keys if they are not there; multiply."""
-        ctx = self.ctx
-        self.load_keys(block.head)
-        rows = head_columns(self.q, block.head, self.heads)
-        with ctx.take(ctx.activation, self.depth_words) as base:
-            ctx.emitter.load(
-                target=Target.ACTIVATION, address=rows.address + block.start * rows.strides[0], base=base,
+        self.load_keys(block.window)
+        self.load_rows(block)
+        rows = self.rows.pop(block)
+        self.ctx.emitter.matmul(
+            a_base=rows.low, w_base=self.operands[block.window].low, w_tile_words=self.depth_words, rows=block.rows,
+            columns=block.window.keys, k=self.depth)
+        self.ctx.activation.release(rows)
+
+    def load_rows(self, block: Block) -> None:
+        """Load a block's queries unless they are there."""
+        if block not in self.rows:
+            region = self.rows[block] = self.ctx.hold(self.ctx.activation, self.depth_words)
+            rows = head_columns(self.q, block.head, self.heads)
+            self.ctx.emitter.load(
+                target=Target.ACTIVATION, address=rows.address + block.start * rows.strides[0], base=region.low,
                 row_words=self.depth_words, inner_count=block.rows, inner_stride=rows.strides[0],
                 segment_bytes=self.depth)
-            ctx.emitter.matmul(a_base=base, w_base=self.operands[block.head].low,
-                               w_tile_words=self.depth_words, rows=block.rows, columns=self.steps, k=self.depth)
 
-    def load_keys(self, head: int) -> None:
-        """Load a head's keys, one per column, unless they are there; leave room for its values behind them."""
-        if head not in self.operands:
-            region = self.operands[head] = self.ctx.hold(self.ctx.weight, self.operand_words)
-            by_rows(self.ctx, head_columns(self.k, head, self.heads))(range(self.score_tiles), region.low)
+    def load_keys(self, window: Window) -> None:
+        """Load a window's keys, one per column, unless they are there; leave room for its values behind them."""
+        if window not in self.operands:
+            region = self.operands[window] = self.ctx.hold(self.ctx.weight, self.operand_words)
+            keys = self.seen(self.k, window)
+            by_rows(self.ctx, keys)(range(-(-window.keys // self.ctx.config.columns)), region.low)
 
-    def load_values(self, head: int) -> None:
-        """Load a head's values, turned so that steps are inner, unless they are there."""
-        if head not in self.with_values:
-            self.with_values.add(head)
-            _, load_columns = transposed(self.ctx, head_columns(self.v, head, self.heads))
-            load_columns(range(self.value_tiles), self.operands[head].low + self.key_words)
+    def load_values(self, window: Window) -> None:
+        """Load a window's values, turned so that steps are inner, unless they are there."""
+        if window not in self.with_values:
+            self.with_values.add(window)
+            _, load_columns = transposed(self.ctx, self.seen(self.v, window), self.step_words)
+            load_columns(range(self.value_tiles), self.operands[window].low + self.key_words)
+
+    def seen(self, view: View, window: Window) -> View:
+        """Return what a window sees of keys or values."""
+        return head_columns(view, window.head, self.heads).rows(window.first_key, window.keys)
 
     def drain_scores(self, block: Block) -> None:
         """Requantize the scores to int16 and find each row's maximum."""
-        ctx, a = self.ctx, self.node.attributes["scores"]
+        ctx, a, keys = self.ctx, self.node.attributes["scores"], block.window.keys
         self.scores = ctx.hold(ctx.operands, block.rows * self.score_tiles)
+        added = self.positions.load(block.behind, keys, block.rows) if self.positions else None
         ctx.emitter.vector(
-            rows=block.rows, columns=self.steps, source=Source.DRAIN, multiplier=Multiplier.IMMEDIATE,
-            factor=(a["multiplier"], a["shift"]), saturate=Saturate.INT16,
+            rows=block.rows, columns=keys, source=Source.DRAIN, multiplier=Multiplier.IMMEDIATE,
+            factor=(a["multiplier"], a["shift"]), residual=added is not None, residual_base=added.low if added else 0,
+            residual_pitch=ctx.scratch_words(keys, 2), saturate=Saturate.INT16,
             destination=Destination.SCRATCHPAD, destination_base=self.scores.low,
             destination_pitch=self.score_tiles, reduce=Reduce.MAX, reduce_register=MAXIMUM)
+        if added:
+            ctx.results.release(added)
 
     def exponentiate(self, block: Block) -> None:
         """Write the exponentials to the activation memory; leave their sums."""
         ctx, exp = self.ctx, self.node.attributes["exp"]
         exponentials = self.exponentials[block] = ctx.hold(ctx.activation, self.exp_words)
         ctx.emitter.vector(
-            rows=block.rows, columns=self.steps, source=Source.SCRATCHPAD, source_base=self.scores.low,
+            rows=block.rows, columns=block.window.keys, source=Source.SCRATCHPAD, source_base=self.scores.low,
             source_pitch=self.score_tiles, pre=Pre.MINUS_ROW, row_register=MAXIMUM,
             multiplier=Multiplier.IMMEDIATE, factor=(-exp["multiplier"], exp["shift"]),
             saturate=Saturate.UINT8, table=True, destination=Destination.ACTIVATION,
@@ -172,18 +247,18 @@ class Attention:
 
     def multiply_context(self, block: Block) -> None:
         """Multiply the exponentials by the values."""
-        operands = self.operands[block.head]
+        operands = self.operands[block.window]
         self.ctx.emitter.matmul(
             a_base=self.exponentials[block].low, a_unsigned=True, w_base=operands.low + self.key_words,
             w_tile_words=self.step_words, rows=block.rows,
-            columns=self.value_tiles * self.ctx.config.columns, k=self.steps)
+            columns=self.value_tiles * self.ctx.config.columns, k=at_least_one(block.window.keys))
         self.release_operands(block)
 
     def release_operands(self, block: Block) -> None:
-        """Give back the exponentials, and keys and values with a head's last block."""
+        """Give back the exponentials, and keys and values with a window's last block."""
         self.ctx.activation.release(self.exponentials.pop(block))
         if block.last:
-            self.ctx.weight.release(self.operands[block.head])
+            self.ctx.weight.release(self.operands[block.window])
 
     def compute_factors(self, block: Block) -> None:
         """Compute the reciprocals of the row sums."""

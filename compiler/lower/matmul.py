@@ -67,12 +67,15 @@ def by_rows(ctx: Lowering, b: View) -> LoadColumns:
     return load_columns
 
 
-def transposed(ctx: Lowering, b: View) -> tuple[int, LoadColumns]:
-    """Return columns per tile and how to load tiles of ``b`` ``[K, N]``, turned by LOAD strip by strip."""
+def transposed(ctx: Lowering, b: View, words: int = 0) -> tuple[int, LoadColumns]:
+    """Return columns per tile and how to load tiles of ``b`` ``[K, N]``, turned by LOAD strip by strip.
+
+    ``words``: from tile to tile, those of K without it.
+    """
     config = ctx.config
     tile_columns = min(config.columns, config.dma_bytes)
     strip_tiles = max(1, config.dma_bytes // config.columns)
-    words = tile_words(b.shape[0], config)
+    words = words or tile_words(b.shape[0], config)
 
     def load_columns(tiles: range, base: int) -> None:
         for tile in range(tiles.start, tiles.stop, strip_tiles):

@@ -5,6 +5,7 @@ drains with the one before as its residual, and a last pass takes the fractional
 """
 
 from phonolith.compiler.allocate import Region
+from phonolith.compiler.counts import at_least_one
 from phonolith.compiler.lower.attention import Attention, Block
 from phonolith.compiler.lower.context import SATURATE
 from phonolith.compiler.lower.matmul import head_columns
@@ -41,32 +42,25 @@ class WideAttention(Attention):
         return min(super().choose_rows(), max(1, self.ctx.results.words // SCRATCH_SHARE))
 
     def emit(self) -> None:
-        """Emit the blocks, the scores of the next one before the context of this one; load the far plane's offset."""
+        """Emit the blocks one by one: the vector unit is busy longer than the array, which would wait for its drain."""
         with offset_parameter(self.ctx, self.node.attributes["exp"]["offset"]) as self.offset:
             self.load_tables()
             blocks = list(self.blocks())
+            self.prepare_positions(blocks)
             self.begin(blocks[0])
-            for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-                ahead = following if following and self.has_room(following) else None
-                if ahead:
-                    self.multiply_scores(ahead)
-                    self.load_values(ahead.head)
+            for block, following, second in zip(blocks, [*blocks[1:], None], [*blocks[2:], None, None], strict=False):
                 self.exponentiate(block)
                 self.multiply_context(block)
-                if ahead:
-                    self.drain_scores(ahead)
                 self.drain_context(block)
                 self.ctx.bus_is_free()
-                if following and not ahead:
+                if following:
                     self.begin(following)
+                    self.begin_positions(second)
+            self.end_positions()
 
     def load_tables(self) -> None:
         """Put the tables into DRAM: each plane loads its own when it is its turn."""
         self.tables = Tables(self.ctx, self.node.constants["table"])
-
-    def has_room(self, block: Block) -> bool:
-        """Take the blocks one by one: the vector unit is busy longer than the array, which would wait for its drain."""
-        return False
 
     def exponentiate(self, block: Block) -> None:
         """Write the planes to the activation memory; leave the total of their sums."""
@@ -76,7 +70,7 @@ class WideAttention(Attention):
         for each in PASSES:
             self.tables.load(each.plane)
             ctx.emitter.vector(
-                rows=block.rows, columns=self.steps, source_base=self.scores.low, source_pitch=self.score_tiles,
+                rows=block.rows, columns=block.window.keys, source_base=self.scores.low, source_pitch=self.score_tiles,
                 **look_up(exp, each.maximum), destination=Destination.ACTIVATION,
                 destination_base=exponentials.low + each.plane * self.exp_words,
                 destination_pitch=self.exp_words, reduce=Reduce.SUM, reduce_register=each.sum)
@@ -90,13 +84,14 @@ class WideAttention(Attention):
 
     def multiply_ahead(self, block: Block, tile: int, drained: int) -> None:
         """Multiply the planes by the values up to a column tile, as far as queues let MATMULs be ahead of drains."""
-        operands, planes = self.operands[block.head], len(ORDER)
+        operands, planes = self.operands[block.window], len(ORDER)
         limit = drained + self.ctx.config.queue_words // QUEUE_WORDS_PER_MATMUL
         while self.multiplied < min(limit, planes * min(tile + 1, self.value_tiles)):
             each, plane = divmod(self.multiplied, planes)
             self.ctx.emitter.matmul(
                 a_base=self.exponentials[block].low + ORDER[plane] * self.exp_words, a_unsigned=True,
-                w_base=operands.low + self.key_words + each * self.step_words, rows=block.rows, k=self.steps)
+                w_base=operands.low + self.key_words + each * self.step_words, rows=block.rows,
+                k=at_least_one(block.window.keys))
             self.multiplied += 1
             if self.multiplied == planes * self.value_tiles:
                 self.release_operands(block)

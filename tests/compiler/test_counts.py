@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phonolith.compiler.assembler import Emitter
-from phonolith.compiler.counts import Count, Size, Stride, convolved, part, product, times
+from phonolith.compiler.counts import Count, Size, Stride, at_least_one, convolved, part, plus, product, times
 from phonolith.compiler.disassembler import trace
 from phonolith.compiler.pipeline import END, assemble_counts
 from phonolith.compiler.registers import BEHIND, FIRST
@@ -38,6 +38,12 @@ def test_parts_and_multiples(frames):
     assert times(some, 9).at(frames) == 9 * some.at(frames)
     assert part(some, 4, 8).at(frames) == min(max(some.at(frames) - 4, 0), 8)
     assert product(3, some).at(frames) == product(some, 3).at(frames) == 3 * some.at(frames)
+    more = plus(some, 5)
+    assert more.at(frames) == some.at(frames) + 5 and times(more, 2).at(frames) == 2 * more.at(frames)
+    for first, most in ((0, 3), (0, 9), (3, 2), (3, 4), (5, 4), (8, 30)):
+        piece = part(more, first, most)
+        assert (piece.at(frames) if isinstance(piece, Count) else piece) == min(max(more.at(frames) - first, 0), most)
+    assert at_least_one(some).at(frames) == max(some.at(frames), 1) and at_least_one(3) == 3
 
 
 def test_a_convolution_that_keeps_the_length_keeps_the_count():
@@ -54,7 +60,7 @@ STRIDES = [Stride(kernel, step, padding) for kernel, step, padding in pairs((1, 
 def test_registers_hold_sizes(strides, scale):
     """What the sequencer computes is what Python does, for every length; less than nothing is nothing."""
     size = whole(scale, *strides)
-    counts = [size, part(size, 5, 40), part(size, size - 1, 9)]
+    counts = [size, part(size, 5, 40), part(size, size - 1, 9), plus(part(size, 3, 9), 4)]
     emitter = Emitter()
     for count in counts:
         emitter.load(target=Target.TABLE, address=0, segment_bytes=count)
