@@ -9,7 +9,7 @@ from phonolith.cli.explain import EXPLAIN, print_explanation, print_prediction
 from phonolith.cli.output import cell, print_facts, print_table
 
 FRAMES = click.option("--frames", type=click.IntRange(min=0), default=100, show_default=True, metavar="T",
-                      help="Feature frames (10 ms each) of the utterance.")
+                      help="Feature frames (10 ms each) of the utterance; compile: of the longest.")
 
 
 def render_compilation(result: Result) -> None:
@@ -28,7 +28,7 @@ def render_compilation(result: Result) -> None:
 @EXPLAIN
 @verb(render_compilation)
 def compile_(config, model: str, output: Path, frames: int, save_model: Path | None, explained: bool) -> Result:
-    """Compile a model for the configured machine and an utterance length.
+    """Compile a model for the configured machine and utterances up to a length.
 
     MODEL is a quantized model's name or file, or a function that returns a torch module, example inputs and
     calibration data (needs EXTRAS=train); the example's length then counts instead of --frames.

@@ -41,7 +41,7 @@ def simulate(audio: str | os.PathLike, model: str, config: MachineConfig, waves:
     waves : Path, optional
         Write waveforms of the run to this VCD file (slow).
     program : Path, optional
-        Run this program, made by ``phonolith compile`` from the same model for the same machine and length.
+        Run this program, made by ``phonolith compile`` from the same model for the same machine and no shorter input.
     trace : Path, optional
         Write what engines and bus did to this file (``docs/tracing.md``); times of layers are then exact.
     explained : bool

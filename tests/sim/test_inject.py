@@ -71,7 +71,7 @@ def test_a_counter_flips_in_its_cycle(machine, subject, right):
 
 @pytest.mark.parametrize(("register", "bit", "kinds"), [
     ("registers.irq_enable", 0, {"hang"}),
-    ("sequencer.state_state", 0, {"status"}),
+    ("sequencer.state_state", 0, {"status", "output"}),
     ("load.in_progress", 0, {"hang"}),
     ("supervisor.running", 0, {"counters"}),
 ])
