@@ -17,7 +17,7 @@ from phonolith.compiler.passes.prove_accumulators import prove_accumulators
 from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.random_conformers import BLOCKS, Attending, attention, depthwise, random_conformer
 from phonolith.compiler.random_graphs import Builder, Tensor, random_graph
-from phonolith.compiler.shapes import infer_shapes, longest_frames, visible_chunks
+from phonolith.compiler.shapes import infer_shapes, longest_frames, minimum_frames, visible_chunks
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.compare import compare_graphs
@@ -203,3 +203,27 @@ def test_what_programs_cannot_hold_is_refused(op, seed):
         compile_graph(graph, MachineConfig.load(array="8x8"), 9)
     assert caught.value.kind == "unsupported-operator" and f"({op}) cannot be compiled" in caught.value.message
     assert OPERATORS[name].compiled == (name == "attention")
+
+
+def streams() -> list[int]:
+    """Return seeds of Conformers over chunks with two or more of them."""
+    seeds = []
+    for seed in range(80):
+        graph, inputs = random_conformer(seed)
+        node = next(node for node in graph.nodes if node.op == "attention")
+        rows = infer_shapes(graph, len(inputs["features"]))[graph.outputs[0]][0]
+        seeds += [seed] if 0 < node.attributes.get("chunk", 0) < rows else []
+    return seeds[:8]
+
+
+@pytest.mark.parametrize("seed", streams())
+def test_chunks_are_final(seed):
+    """What follows a whole chunk changes no tensor of it: the model can run chunk by chunk."""
+    graph, inputs = random_conformer(seed)
+    x = inputs["features"]
+    whole, (ids,) = interpret(graph, inputs), graph.outputs
+    chunk = next(node.attributes["chunk"] for node in graph.nodes if node.op == "attention")
+    lengths = {infer_shapes(graph, frames)[ids][0]: frames for frames in range(minimum_frames(graph), len(x) + 1)}
+    for rows in range(chunk, len(whole[ids]), chunk):
+        part = interpret(graph, {"features": x[: lengths[rows]]})
+        assert all((value == whole[name][: len(value)]).all() for name, value in part.items())
