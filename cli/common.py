@@ -17,6 +17,10 @@ PATH = click.Path(path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 MODEL = click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE")
+# As in phonolith.compiler.integerize, which imports numpy.
+DEFAULT_MAX_FRAMES = 512
+MAX_FRAMES = click.option("--max-frames", type=click.IntRange(min=1), default=DEFAULT_MAX_FRAMES, show_default=True,
+                          metavar="N", help="Output frames that tables of positions last for.")
 
 Result = dict[str, Any]
 Command = Callable[..., Result]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from phonolith.cli.common import NEW_FILE, PATH, Result, verb
+from phonolith.cli.common import MAX_FRAMES, NEW_FILE, PATH, Result, verb
 from phonolith.cli.explain import EXPLAIN, print_explanation, print_prediction
 from phonolith.cli.output import cell, print_facts, print_table
 
@@ -92,9 +92,10 @@ def inspect(_config, model: str, frames: int) -> Result:
               metavar="SEED", help="Seed of the weights.")
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
               help="Quantized model to write.")
+@MAX_FRAMES
 @verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
-def new_model(_config, spec: Path, seed: int, output: Path) -> Result:
+def new_model(_config, spec: Path, seed: int, output: Path, max_frames: int) -> Result:
     """Make a quantized model of the shape in SPEC.toml with random weights (needs EXTRAS=train)."""
     from phonolith.compiler.quantize import new_model as make
 
-    return make(spec, seed, output)
+    return make(spec, seed, output, max_frames)

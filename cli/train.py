@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from phonolith.cli.common import MODEL, NEW_FILE, PATH, CommaList, Result, verb
+from phonolith.cli.common import MAX_FRAMES, MODEL, NEW_FILE, PATH, CommaList, Result, verb
 from phonolith.cli.output import cell, percent, print_facts
 
 DATA = click.option("--data", type=PATH, required=True, metavar="DIR|CSV",
@@ -48,14 +48,15 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 @click.option("--softmax-bits", type=int, default=8, show_default=True,
               help="Width of exponentials: 16 for long rows, at two to three times the cycles of attention.")
 @click.option("--clip", default="max", show_default=True, help="How int8 ranges are chosen.")
+@MAX_FRAMES
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
 def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, softmax_bits: int,
-             clip: str, seed: int) -> Result:
+             clip: str, max_frames: int, seed: int) -> Result:
     """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
     from phonolith.compiler.quantize import quantize_checkpoint
 
-    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip, softmax_bits)
+    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip, softmax_bits, max_frames)
 
 
 def render_error_rate(result: Result) -> None:

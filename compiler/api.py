@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from phonolith.compiler.frontend import import_module
+from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.ir import DTYPES, Graph
 from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.program import Program
@@ -44,7 +45,8 @@ class Compiled:
 
 
 def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config: MachineConfig | None = None, *,
-            bits: int = 8, clip: str = "max", softmax_bits: int = 8, name: str | None = None) -> Compiled:
+            bits: int = 8, clip: str = "max", softmax_bits: int = 8, max_frames: int = MAX_FRAMES,
+            name: str | None = None) -> Compiled:
     """Quantize and compile a ``torch.nn.Module``.
 
     Parameters
@@ -58,7 +60,7 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
         Representative inputs, of any lengths.
     config : MachineConfig, optional
         The machine; the default one without it.
-    bits, clip, softmax_bits
+    bits, clip, softmax_bits, max_frames
         Of :func:`phonolith.compiler.quantize.quantize`.
     name : str, optional
         Of the model; the module's class by default.
@@ -66,13 +68,13 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
     Raises
     ------
     PhonolithError
-        ``unsupported-operator`` with operator and source line, ``export-failed``, ``input-shape``, ``option``,
-        ``calibration``, ``does-not-fit``.
+        ``unsupported-operator`` with operator and source line, ``export-failed`` (control flow that depends on values,
+        with its line), ``input-shape``, ``input-too-long``, ``option``, ``calibration``, ``does-not-fit``.
     """
     example = single(example_inputs)
     graph = quantize(import_module(module, example, name or type(module).__name__),
                      [sequence(each).astype(np.float32) for each in calibration], bits, clip,
-                     softmax_bits=softmax_bits)
+                     softmax_bits=softmax_bits, max_frames=max_frames)
     return Compiled(graph, compile_graph(graph, config or MachineConfig(), int(example.shape[1])))
 
 

@@ -107,6 +107,7 @@ def quantize_checkpoint(
     bits: int = 8,
     clip: str = "max",
     softmax_bits: int = 8,
+    max_frames: int = MAX_FRAMES,
 ) -> dict:
     """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
 
@@ -116,10 +117,11 @@ def quantize_checkpoint(
 
     started = time.perf_counter()
     model, name = load_model(checkpoint), Path(output).stem
-    wide = "" if softmax_bits == 8 else f" --softmax-bits {softmax_bits}"
+    options = "" if softmax_bits == 8 else f" --softmax-bits {softmax_bits}"
+    options += "" if max_frames == MAX_FRAMES else f" --max-frames {max_frames}"
     provenance = {
         "checkpoint": Path(checkpoint).name,
-        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}{wide}",
+        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}{options}",
         "calibration": f"{calibrate} strings of training recordings, generator {GENERATOR_VERSION}",
         "clip": clip,
     }
@@ -130,13 +132,15 @@ def quantize_checkpoint(
         clip,
         metadata=encoder_metadata(model.config, model.features, provenance),
         softmax_bits=softmax_bits,
+        max_frames=max_frames,
     )
     save(output, graph)
     chosen = {"softmax_bits": softmax_bits, "clip": clip, "calibrate": calibrate}
     return summary(graph, output) | chosen | seconds_since(started)
 
 
-def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str]) -> dict:
+def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str],
+              max_frames: int = MAX_FRAMES) -> dict:
     """Write a quantized model of the sizes in SPEC.toml with random weights, calibrated on noise. Needs torch.
 
     Returns model, output, bits, nodes, bytes, parameters, seconds.
@@ -152,6 +156,7 @@ def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike
         import_encoder(model, Path(output).stem),
         noise_features(8, config.mels, seed),
         metadata=encoder_metadata(config, model.features, provenance),
+        max_frames=max_frames,
     )
     save(output, graph)
     return summary(graph, output) | {"parameters": config.parameters} | seconds_since(started)

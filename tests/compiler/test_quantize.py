@@ -5,7 +5,8 @@ import pytest
 
 from phonolith.compiler.calibrate import CLIPS, Observed, observe
 from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate
-from phonolith.compiler.float_passes import fuse_relu
+from phonolith.compiler.float_passes import fuse_relu, simplify
+from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.quantize import noise_features, quantize
 from phonolith.compiler.tensor_types import assign_dtypes, choose_types
@@ -169,7 +170,8 @@ def test_clip_methods():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
-     ({"softmax_bits": 12}, "exponentials of 12 bits are not supported")],
+     ({"softmax_bits": 12}, "exponentials of 12 bits are not supported"),
+     ({"max_frames": 0}, "positions of 0 frames are none")],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(PhonolithError, match=message) as caught:
@@ -243,3 +245,67 @@ def test_checkpoint(model, fsdd, tmp_path):
     graph = load(tmp_path / "w8.safetensors")
     assert result["calibrate"] == 3 and graph.metadata["provenance"]["checkpoint"] == "float.safetensors"
     assert graph.metadata["features"]["mels"] == 40
+
+
+CONFORMER = """[conformer]
+mels = 40
+channels = 4
+width = 32
+layers = 2
+heads = 2
+ffn = 48
+kernel = 7
+"""
+
+
+@pytest.mark.parametrize("more", ["", "positions = 'absolute'\n", "chunk = 6\nleft = 2\n",
+                                  "positions = 'none'\nchunk = 6\n"])
+def test_conformers(more, tmp_path):
+    """Checkpoints of every kind of Conformer become integers that compute nearly the same."""
+    torch = pytest.importorskip("torch")
+    from phonolith.compiler.quantize import import_encoder
+    from phonolith.models.families import random_model, read_spec
+
+    (tmp_path / "spec.toml").write_text(CONFORMER + more)
+    model = random_model(read_spec(tmp_path / "spec.toml"), 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("_bias"):
+                parameter.normal_(0, 0.3)
+        x = noise_features(1, 40, 5, 130)[0]
+        expected = model(torch.from_numpy(x)[None])[0].numpy()
+    graph = import_encoder(model, "tiny")
+    np.testing.assert_allclose(evaluate(simplify(graph), x)["output"], expected, atol=1e-5)
+    for bits in (8, 16):
+        quantized = quantize(graph, noise_features(8, 40, 0), softmax_bits=bits, max_frames=40)
+        integers = interpret(quantized, {"features": quantize_features(quantized, x)})
+        real = integers["output"] * quantized.metadata["scales"]["output"]
+        assert np.sqrt(np.mean((real - expected) ** 2) / np.mean(expected**2)) < 0.04
+
+
+@pytest.mark.parametrize(("more", "bounded"), [
+    ("", True), ("positions = 'absolute'\n", True), ("chunk = 4\nleft = 1\n", False)])
+def test_new_conformers_last_for_max_frames(more, bounded, tmp_path):
+    pytest.importorskip("torch")
+    from phonolith.compiler.model_file import load
+    from phonolith.compiler.quantize import new_model
+    from phonolith.compiler.shapes import infer_shapes
+
+    (tmp_path / "spec.toml").write_text(CONFORMER + more)
+    result = new_model(tmp_path / "spec.toml", 3, tmp_path / "a.safetensors", max_frames=40)
+    graph = load(tmp_path / "a.safetensors")
+    assert graph.metadata["family"] == "conformer-ctc" and result["parameters"] == sum(
+        graph.metadata["parameters"][part] for part in ("encoder", "ctc"))
+    assert infer_shapes(graph, 163)["output"][0] == 40
+    if not bounded:
+        assert infer_shapes(graph, 1000)
+        return
+    with pytest.raises(PhonolithError, match="167 frames of input are 41 at node .* at most 40") as caught:
+        infer_shapes(graph, 167)
+    assert caught.value.remedy == "Give at most 166 frames, or quantize the model again with --max-frames 41."
+
+
+def test_default_of_max_frames():
+    from phonolith.cli.common import DEFAULT_MAX_FRAMES
+
+    assert DEFAULT_MAX_FRAMES == MAX_FRAMES
