@@ -79,21 +79,23 @@ def split_gated(graph: FloatGraph) -> FloatGraph:
 
     A factor of such a product is int16 and a gate a byte, so that they cannot be parts of one tensor.
     """
-    makers = {node.name: node for node in graph.nodes}
-    parts: dict[str, FloatNode] = {}
+    nodes, split = {node.name: node for node in graph.nodes}, []
     for node in graph.nodes:
         readers = disjoint_slices(graph, node)
         if any(each.op == "multiply" for reader in readers for each in graph.consumers(reader.name)):
-            parts |= {reader.name: _columns(node, reader) for reader in readers}
-    split = {makers[name].inputs[0] for name in parts}
-    return replace(graph, nodes=tuple(parts.get(n.name, n) for n in graph.nodes if n.name not in split))
+            split.append(node.name)
+            nodes |= {reader.name: _columns(node, reader, number) for number, reader in enumerate(readers)}
+    renamed = {name: node.name for name, node in nodes.items()}
+    kept = (replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+            for name, node in nodes.items() if name not in split)
+    return replace(graph, nodes=tuple(kept), output=renamed[graph.output])
 
 
-def _columns(linear: FloatNode, part: FloatNode) -> FloatNode:
-    """Return the layer that computes some columns of ``linear``, called as they are."""
+def _columns(linear: FloatNode, part: FloatNode, number: int) -> FloatNode:
+    """Return the layer that computes some columns of ``linear``."""
     columns = slice(part.attributes["start"], part.attributes["stop"])
     constants = {role: constant[columns] for role, constant in linear.constants.items()}
-    return replace(linear, name=part.name, constants=constants)
+    return replace(linear, name=f"{linear.name}.{number}", constants=constants)
 
 
 def disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:

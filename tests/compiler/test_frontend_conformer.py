@@ -141,6 +141,7 @@ def test_a_gate_is_one_shift():
     graph = quantize(imported(made("odd kernel")), noise_features(8, 10, 0, 60))
     (node,) = (node for node in graph.nodes if node.op == "multiply")
     value, gate = node.inputs
+    assert value == "expand.0" and graph.node(gate).inputs == ("expand.1",)
     dtypes = {each.name: each.dtype for each in graph.nodes}
     assert (dtypes[value], dtypes[gate], node.dtype) == ("int16", "uint8", "int8")
     scales = graph.metadata["scales"]
