@@ -120,11 +120,11 @@ class Emitter:
     def load(self, *, target: isa.Target, address: Value, base: Value = 0, row_words: Value = 0,
              outer_count: Value = 1, outer_stride: Value = 0, inner_count: Value = 1, inner_stride: Value = 0,
              segment_count: Value = 1, segment_stride: Value = 0, segment_bytes: Value,
-             bank_per_word: bool = False, transpose: bool = False, one_bank: bool = False, wait=(),
-             signal=()) -> None:
+             bank_per_word: bool = False, transpose: bool = False, one_bank: bool = False, window: int = 0,
+             wait=(), signal=()) -> None:
         """Gather rows from DRAM into an on-chip memory."""
         control = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=bank_per_word, transpose=transpose,
-                           one_bank=one_bank)
+                           one_bank=one_bank, window=window)
         self._append("LOAD", {
             "control": control, "address": address, "base": base, "row_words": row_words,
             "outer_count": outer_count, "outer_stride": outer_stride, "inner_count": inner_count,

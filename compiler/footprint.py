@@ -98,9 +98,16 @@ def bank_interval(instruction: Resolved, rows: int, row_bytes: int, config: Mach
     words = -(-row_bytes // config.word_bytes)
     if control["transpose"]:
         rows, words = o["segment_bytes"], -(-rows // config.word_bytes)
-    elif control["bank_per_word"]:
+    if control["window"]:
+        return strided(o["base"], rows, o["row_words"], window_extent(words, control["window"], config))
+    if control["bank_per_word"] and not control["transpose"]:
         return (o["base"], o["base"] - (-rows * words // banks))
     return strided(o["base"], -(-rows // banks), o["row_words"], words)
+
+
+def window_extent(words: int, window: int, config: MachineConfig) -> int:
+    """Return how far the windows of ``words`` words reach in any bank, one column's or row's."""
+    return max(((words - 1 - n) // config.rows * window + n + 1 for n in range(min(words, window))), default=0)
 
 
 def load_banks(instruction: Resolved, config: MachineConfig) -> int:

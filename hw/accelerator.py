@@ -1,10 +1,11 @@
 """The accelerator: connects the components and holds the operand memories. No logic of its own but write routing."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter
+from amaranth.hdl import Cat, Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from phonolith.hw import isa, registers
+from phonolith.hw.activation_writes import ActivationWrites
 from phonolith.hw.array_engine import ArrayEngine
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.dispatch import Dispatcher, Semaphores
@@ -100,6 +101,7 @@ class Accelerator(wiring.Component):
         m.submodules.scratchpad = self.scratchpad = Scratchpad(config=config)
         m.submodules.arbiter = self.arbiter = ReadArbiter(config=config)
         self.activation = self.make_banks(m, "activation", config.rows, config.activation_depth)
+        m.submodules.activation_writes = self.activation_writes = ActivationWrites(config=config)
         self.weight = self.make_banks(m, "weight", config.columns, config.weight_depth)
         m.submodules.parameters = self.parameters = Sram(
             data_bits=8 * config.parameter_word_bytes, depth=config.parameter_depth,
@@ -230,9 +232,7 @@ class Accelerator(wiring.Component):
         ready = self.load.write.ready
         with m.Switch(write.target):
             with m.Case(isa.Target.ACTIVATION):
-                m.d.comb += ready.eq(1)
-                with m.If(self.vector.activation_write.enable.any() & (self.vector.activation_bank == write.bank)):
-                    m.d.comb += ready.eq(0)
+                m.d.comb += ready.eq(self.activation_writes.ready)
             with m.Case(isa.Target.WEIGHT):
                 m.d.comb += ready.eq(1)
             with m.Case(isa.Target.SCRATCHPAD):
@@ -254,15 +254,15 @@ class Accelerator(wiring.Component):
 
     def write_banks(self, m, valid, write):
         """Drive the operand banks' write ports."""
-        vector = self.vector.activation_write
-        for index, bank in enumerate(self.activation):
-            from_vector = vector.enable.any() & (self.vector.activation_bank == index)
-            selected = valid & (write.target == isa.Target.ACTIVATION) & (write.bank == index)
-            m.d.comb += [
-                bank.write.enable.eq(Mux(from_vector, vector.enable, selected.replicate(bank.granules))),
-                bank.write.address.eq(Mux(from_vector, vector.address, write.address)),
-                bank.write.data.eq(Mux(from_vector, vector.data, write.data)),
-            ]
+        writes = self.activation_writes
+        connect(m, self.vector.activation_write, writes.vector)
+        m.d.comb += [
+            writes.vector_bank.eq(self.vector.activation_bank),
+            writes.valid.eq(valid & (write.target == isa.Target.ACTIVATION)),
+            writes.write.eq(write),
+        ]
+        for port, bank in zip(writes.banks, self.activation, strict=True):
+            connect(m, port, bank.write)
         for index, bank in enumerate(self.weight):
             m.d.comb += [
                 bank.write.enable.eq(valid & (write.target == isa.Target.WEIGHT) & (write.bank == index)),

@@ -18,6 +18,7 @@ ROW_BITS = 48
 MULTIPLIER_BITS = 17
 SHIFT_BITS = 6
 MAX_SHIFT = 47
+WINDOW_BITS = 3
 
 
 class Queue(IntEnum):
@@ -145,7 +146,7 @@ class RowFunction(IntEnum):
 
 
 LOAD_CONTROL = {"target": (0, 3), "bank_per_word": (3, 1), "transpose": (4, 1), "early": (5, SEMAPHORES),
-                "one_bank": (17, 1)}
+                "one_bank": (17, 1), "window": (18, WINDOW_BITS)}
 MATMUL_CONTROL = {"a_unsigned": (0, 1), "log2_lanes": (1, 2), "band": (3, 1)}
 VECTOR_CONTROL = {
     "source": (0, 2), "source_width": (2, 2), "pre": (4, 2), "multiplier": (6, 3), "post_bias": (9, 1),

@@ -30,9 +30,11 @@ def write_layout(config: MachineConfig) -> data.StructLayout:
 
     ``target`` is an :class:`isa.Target`; ``bank`` selects an operand bank; ``address`` counts words of the target;
     ``part`` counts WB-byte units within a scratchpad or parameter word, or entries within the table (bytes 0..255).
+    ``reach``: how many activation banks before ``bank`` take the word, too (:class:`.ActivationWrites`).
     """
     return data.StructLayout({
-        "target": 3, "bank": 6, "address": ADDRESS_BITS, "part": 8, "data": 8 * config.word_bytes,
+        "target": 3, "bank": 6, "reach": isa.WINDOW_BITS, "address": ADDRESS_BITS, "part": 8,
+        "data": 8 * config.word_bytes,
     })
 
 

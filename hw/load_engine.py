@@ -130,6 +130,7 @@ class LoadEngine(wiring.Component):
             placement.bank_per_word.eq(control.bank_per_word),
             placement.transpose.eq(control.transpose),
             placement.one_bank.eq(control.one_bank),
+            placement.window.eq(control.window),
             placement.early.eq(control.early),
             placement.base.eq(operands.base),
             placement.row_words.eq(operands.row_words),

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import SEMAPHORES, Target
+from phonolith.hw.isa import SEMAPHORES, WINDOW_BITS, Target
 from phonolith.hw.layouts import ADDRESS_BITS, ChainSignature, write_layout
 from phonolith.hw.packer import unit_layout
 from phonolith.hw.segments import connect_stream
@@ -17,8 +17,8 @@ TABLE_ENTRIES = 256
 def placement_layout(config: MachineConfig) -> data.StructLayout:
     """Where the rows of one LOAD go; ``columns`` counts bytes per row, for ``transpose``."""
     return data.StructLayout({
-        "target": 3, "bank_per_word": 1, "transpose": 1, "one_bank": 1, "early": SEMAPHORES, "base": ADDRESS_BITS,
-        "row_words": ADDRESS_BITS, "columns": range(config.dma_bytes + 1),
+        "target": 3, "bank_per_word": 1, "transpose": 1, "one_bank": 1, "window": WINDOW_BITS, "early": SEMAPHORES,
+        "base": ADDRESS_BITS, "row_words": ADDRESS_BITS, "columns": range(config.dma_bytes + 1),
     })
 
 
@@ -63,6 +63,7 @@ class Placer(wiring.Component):
         self.address = Signal(ADDRESS_BITS, reset_less=True)
         self.row_address = Signal(ADDRESS_BITS, reset_less=True)
         self.bank = Signal(6, reset_less=True)
+        self.reach = Signal(WINDOW_BITS, reset_less=True)
         self.part = Signal(8, reset_less=True)
         self.dropped = Signal(reset_less=True)
         unit = self.select_unit(m)
@@ -71,6 +72,7 @@ class Placer(wiring.Component):
         m.d.comb += [
             o.target.eq(self.placement.target),
             o.bank.eq(self.bank),
+            o.reach.eq(self.reach),
             o.address.eq(self.address),
             o.part.eq(self.part),
             o.data.eq(unit.payload.data),
@@ -130,6 +132,7 @@ class Placer(wiring.Component):
             self.address.eq(placement.base),
             self.row_address.eq(placement.base),
             self.bank.eq(0),
+            self.reach.eq(0),
             self.part.eq(0),
             self.dropped.eq(0),
         ]
@@ -146,7 +149,9 @@ class Placer(wiring.Component):
             next_row.eq(self.row_address + self.placement.row_words),
         ]
         next_bank = self.bank.eq(Mux(wraps, 0, self.bank + 1))
-        with m.If(is_operand & self.placement.transpose):
+        with m.If(self.placement.window.any()):
+            self.step_window(m, row_last, wraps, next_bank)
+        with m.Elif(is_operand & self.placement.transpose):
             self.step_column(m, row_last, wraps, next_bank)
         with m.Elif(is_operand & self.placement.bank_per_word):
             m.d.sync += [next_bank, self.address.eq(self.address + wraps)]
@@ -167,6 +172,22 @@ class Placer(wiring.Component):
         with m.If(block_last):
             following = self.row_address + 1
             m.d.sync += [self.bank.eq(0), self.address.eq(following), self.row_address.eq(following)]
+
+    def step_window(self, m: Module, row_last, wraps, next_bank) -> None:
+        """Words of one time go to the same banks, each column ``row_words`` behind the one before.
+
+        Units come time by time (transposed: ``row_last`` ends a time), or column by column (``row_last`` ends it).
+        """
+        by_time, pitch = self.placement.transpose, self.placement.row_words
+        later = Mux(wraps, self.placement.window, 0)
+        following = self.row_address + Mux(by_time, later, pitch)
+        m.d.sync += self.address.eq(self.address + Mux(by_time, pitch, later))
+        with m.If(row_last):
+            m.d.sync += [self.address.eq(following), self.row_address.eq(following)]
+        with m.If(by_time == row_last):
+            m.d.sync += [next_bank, self.reach.eq(self.reach + (self.reach + 1 != self.placement.window))]
+        with m.Elif(row_last):
+            m.d.sync += [self.bank.eq(0), self.reach.eq(0)]
 
     def step_part(self, m: Module) -> None:
         """Units fill scratchpad and parameter words one after the other, or the table from entry 0 on."""

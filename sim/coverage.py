@@ -9,8 +9,8 @@ from phonolith.hw import isa
 ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
          "multiplier": isa.Multiplier, "saturate": isa.Saturate, "destination": isa.Destination,
          "reduce": isa.Reduce, "function": isa.RowFunction}
-FLAGS = ("bank_per_word", "transpose", "one_bank", "early", "a_unsigned", "band", "post_bias", "residual", "table",
-         "table_signed", "destination_byte", "fence")
+FLAGS = ("bank_per_word", "transpose", "one_bank", "window", "early", "a_unsigned", "band", "post_bias", "residual",
+         "table", "table_signed", "destination_byte", "fence")
 # An instruction with one of these at zero moves nothing: its settings were not exercised.
 SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "rows", "columns")
 # Reserved for narrower weights, or mere register numbers.

@@ -57,6 +57,7 @@ class InstructionMaker:
             Memory.ACTIVATION: config.activation_depth, Memory.WEIGHT: config.weight_depth,
             Memory.SCRATCHPAD: config.scratch_depth, Memory.PARAMETER: config.parameter_depth,
         }
+        self.longest_window = min(config.rows, (1 << isa.WINDOW_BITS) - 1)
         self.dram_place = self.integer(PARAMETER_BYTES, IMAGE_BYTES - 1)
         self.places = {memory: self.gathering_places(memory) for memory in self.depths}
 
@@ -145,7 +146,8 @@ class InstructionMaker:
                              Target.SCRATCHPAD, Target.PARAMETER, Target.TABLE)
         operand = target in (Target.ACTIVATION, Target.WEIGHT)
         pattern = self.choose("rows", "bank_per_word", "transpose") if operand else "rows"
-        operands = self.loops(4 if pattern != "transpose" else 6)
+        window = target == Target.ACTIVATION and pattern != "bank_per_word" and self.chance(0.4)
+        operands = self.loops(4 if pattern != "transpose" else 16 if window else 6)
         operands |= {"segment_count": self.size(3), "segment_stride": self.stride(),
                      "segment_bytes": self.size(self.choose(8, 3 * self.config.word_bytes, 150))}
         if pattern == "transpose":
@@ -163,8 +165,10 @@ class InstructionMaker:
             address = 8 * self.integer(0, (PARAMETER_BYTES - row_bytes) // 8)
             operands |= {"outer_stride": 0, "inner_stride": 0, "segment_stride": operands["segment_bytes"]}
         operands |= {"address": address, "row_words": self.integer(0, 6), "base": self.integer(0, 500)}
-        operands["control"] = isa.pack(isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word",
-                                       transpose=pattern == "transpose", one_bank=operand and self.chance(0.2))
+        operands["control"] = isa.pack(
+            isa.LOAD_CONTROL, target=target, bank_per_word=pattern == "bank_per_word", transpose=pattern == "transpose",
+            one_bank=operand and not window and self.chance(0.2),
+            window=self.integer(1, self.longest_window) if window else 0)
         issue = Issue("LOAD", {**operands})
         if pattern == "bank_per_word" and self.chance(0.7):
             words = rows * -(-row_bytes // self.config.word_bytes)

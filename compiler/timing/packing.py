@@ -34,7 +34,8 @@ class Placer:
         self.columns, self.row_words = operands["segment_bytes"], operands["row_words"]
         self.banks = load_banks(load, self.config)
         self.start, self.row_address, self.address = cycle, operands["base"], operands["base"]
-        self.bank = self.part = self.rows = self.entry = 0
+        self.window = control["window"]
+        self.bank = self.part = self.rows = self.entry = self.reach = 0
         self.open = cycle
 
     def place(self, cycle: int, row_last: bool, last: bool) -> int:
@@ -49,7 +50,7 @@ class Placer:
     def write(self, cycle: int) -> int:
         """Return when a unit that is offered from ``cycle`` on is written."""
         if self.target == Target.ACTIVATION:
-            while self.ports.activation.at(cycle) == cycle - self.bank:
+            while self.meets_vector(cycle):
                 cycle += 1
         elif self.target == Target.SCRATCHPAD:
             cycle = self.ports.writes[self.ports.bank(self.address)].free_from(cycle)
@@ -58,9 +59,18 @@ class Placer:
         self.last = cycle
         return cycle
 
+    def meets_vector(self, cycle: int) -> bool:
+        """Tell whether VECTOR writes to one of the unit's activation banks in a cycle."""
+        since = self.ports.activation.at(cycle)
+        return since is not None and (self.bank - (cycle - since)) % self.config.rows <= self.reach
+
     def step(self, cycle: int, row_last: bool) -> None:
         """Go to the place of the next unit."""
-        if self.bank_per_word and self.target in (Target.ACTIVATION, Target.WEIGHT):
+        if self.window:
+            self.step_window()
+            if row_last:
+                self.bank = self.reach = 0
+        elif self.bank_per_word and self.target in (Target.ACTIVATION, Target.WEIGHT):
             self.bank += 1
             if self.bank == self.banks:
                 self.bank = 0
@@ -72,6 +82,11 @@ class Placer:
             self.step_part(row_last)
         elif self.target == Target.TABLE:
             self.entry = 0 if row_last else self.entry + self.config.word_bytes
+
+    def step_window(self) -> None:
+        """Go to the banks of the next time."""
+        self.bank = (self.bank + 1) % self.config.rows
+        self.reach = min(self.reach + 1, self.window - 1)
 
     def step_part(self, row_last: bool) -> None:
         """Units fill scratchpad words one after the other."""
@@ -90,8 +105,10 @@ class Placer:
             self.rows = 0
             written = cycle
             for column in range(self.columns):
-                self.bank = column % self.banks
+                self.bank = self.bank if self.window else column % self.banks
                 written = self.write(written + 1)
+            if self.window:
+                self.step_window()
             self.open = written + 1
         return cycle
 

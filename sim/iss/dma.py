@@ -70,9 +70,11 @@ def check_early(state: State, rows: np.ndarray, operands: dict, control: dict) -
 
 
 def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict, control: dict) -> None:
-    """Write rows to operand banks in one of the three patterns; transposed, one block of WB rows after the other."""
+    """Write rows to operand banks in one of the patterns; transposed, one block of WB rows after the other."""
     word = state.config.word_bytes
     row_words = operands["row_words"]
+    if control["window"]:
+        check_window(banks, control)
     if control["transpose"]:
         most = state.config.dma_bytes
         if operands["segment_count"] != 1 or operands["segment_bytes"] > most:
@@ -80,6 +82,9 @@ def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict
                           f"{operands['segment_count']} of {operands['segment_bytes']} bytes.")
         rows = rows.T
     padded = pad_rows(rows, word)
+    if control["window"]:
+        load_windows(banks, padded, operands, control, word)
+        return
     if control["bank_per_word"] and not control["transpose"]:
         padded = padded.reshape(-1, word)
         row_words = 1
@@ -88,6 +93,25 @@ def load_banks(state: State, banks: np.ndarray, rows: np.ndarray, operands: dict
         for index, part in enumerate(padded[:, first:first + step]):
             start = (operands["base"] + index // len(banks) * row_words) * word + first
             view_range(banks[index % len(banks)], start, len(part), "operand bank")[:] = part
+
+
+def check_window(banks: np.ndarray, control: dict) -> None:
+    """Refuse windows that the hardware cannot write."""
+    if control["target"] != Target.ACTIVATION or control["bank_per_word"] or control["one_bank"]:
+        raise illegal("a LOAD of windows goes to all activation banks, row by row.")
+    if control["window"] > len(banks):
+        raise illegal(f"windows of {control['window']} words need as many banks; there are {len(banks)}.")
+
+
+def load_windows(banks: np.ndarray, rows: np.ndarray, operands: dict, control: dict, word: int) -> None:
+    """Write word b of each row into the windows that hold it, those that start at b, b - 1, ..."""
+    window = control["window"]
+    places = [(row, time) for time in range(rows.shape[1] // word) for row in range(len(rows))]
+    for row, time in places if control["transpose"] else sorted(places):
+        for start in range(max(time - window + 1, 0), time + 1):
+            group, bank = divmod(start, len(banks))
+            address = operands["base"] + row * operands["row_words"] + group * window + time - start
+            view_range(banks[bank], address * word, word, "operand bank")[:] = rows[row, time * word:(time + 1) * word]
 
 
 def load_flat(state: State, rows: np.ndarray, operands: dict, target: int) -> None:

@@ -24,14 +24,16 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
     emitter, config = Emitter(), draw(st.sampled_from(MACHINES))
     kind = draw(st.sampled_from(["load", "flat", "vector", "drain", "store"]))
     if kind == "load":
-        transpose = draw(st.booleans())
+        transpose, target = draw(st.booleans()), draw(st.sampled_from([Target.ACTIVATION, Target.WEIGHT]))
+        pattern = {"bank_per_word": draw(st.booleans()), "one_bank": draw(st.booleans())}
+        if target == Target.ACTIVATION and draw(st.booleans()):
+            pattern = {"window": draw(st.integers(1, 4))}
         emitter.load(
-            target=draw(st.sampled_from([Target.ACTIVATION, Target.WEIGHT])), address=5000, base=draw(count),
+            target=target, address=5000, base=draw(count),
             row_words=draw(count), outer_count=draw(count), outer_stride=draw(st.integers(-400, 400)),
             inner_count=draw(count), inner_stride=draw(st.integers(-100, 100)), transpose=transpose,
             segment_count=1 if transpose else draw(count), segment_stride=draw(st.integers(-50, 50)),
-            segment_bytes=draw(st.integers(0, 8 if transpose else 70)), bank_per_word=draw(st.booleans()),
-            one_bank=draw(st.booleans()))
+            segment_bytes=draw(st.integers(0, 8 if transpose else 70)), **pattern)
     elif kind == "flat":
         emitter.load(
             target=draw(st.sampled_from([Target.SCRATCHPAD, Target.PARAMETER, Target.TABLE])), address=3000,

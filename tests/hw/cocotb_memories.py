@@ -59,6 +59,40 @@ async def scratchpad(dut):
         await ctx.tick()
 
 
+def window_places(bank: int, reach: int, address: int) -> dict[int, int]:
+    """The address in each bank that takes a word of a window: those that start 0 .. ``reach`` words before it."""
+    first = bank if bank >= reach else bank + CONFIG.rows      # counts windows; the address is in the upper group
+    group = {first - s: s - (reach + 1) * ((first - s) // CONFIG.rows < first // CONFIG.rows) for s in range(reach + 1)}
+    return {window % CONFIG.rows: (address + offset) % 2**16 for window, offset in group.items()}
+
+
+@cocotb.test(timeout_time=100, timeout_unit="us")
+async def activation_writes(dut):
+    """A word goes to the banks of its windows unless the vector engine writes one of them; that always goes."""
+    ctx = await begin(dut, "activation_writes")
+    source, bits, halves = random.Random(5), 8 * CONFIG.word_bytes, CONFIG.word_bytes // CONFIG.columns
+    for _ in range(2000):
+        vector = (source.randrange(1 << halves), source.getrandbits(16), source.getrandbits(bits))
+        vector_bank, valid = source.randrange(CONFIG.rows), source.getrandbits(1)
+        bank, address, data = source.randrange(CONFIG.rows), source.getrandbits(16), source.getrandbits(bits)
+        reach = source.choice((0, source.randrange(min(CONFIG.rows, 7))))
+        await ctx.drive(vector_bank=vector_bank, valid=valid, write={"bank": bank, "address": address, "data": data,
+                                                                     "reach": reach})
+        for name, value in zip(("enable", "address", "data"), vector, strict=True):
+            ctx.set(getattr(ctx.ports.vector, name), value)
+        await ctx.settle()
+        expected = {b: ((1 << halves) - 1, a, data) for b, a in window_places(bank, reach, address).items() if valid}
+        if vector[0]:
+            assert not valid or ctx.read("ready") == (int(vector_bank not in expected),)
+            expected[vector_bank] = vector
+        for index, port in enumerate(ctx.ports.banks):
+            enable = ctx.get(port.enable)
+            assert bool(enable) == (index in expected)
+            found = (enable, ctx.get(port.address), ctx.get(port.data))
+            assert not enable or found == expected[index]
+        await ctx.tick()
+
+
 @cocotb.test(timeout_time=100, timeout_unit="us")
 async def watchdog(dut):
     """Expires after exactly DEADLOCK_CYCLES without progress, at random intervals of progress."""

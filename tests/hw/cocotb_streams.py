@@ -6,7 +6,7 @@ import numpy as np
 from phonolith.hw.isa import LOAD_CONTROL, Target, unpack
 from tests.hw.axi_memory import MEMORY_BYTES, Stalls
 from tests.hw.cocotb_ports import CONFIG, begin, compare_stream, receive, send
-from tests.hw.test_load_engine import expected_writes, gather, load, units_of
+from tests.hw.test_load_engine import expected_writes, gather, load, places, units_of
 from tests.hw.test_packer import beats_of, number
 
 WORD, STEP, BANKS = CONFIG.word_bytes, CONFIG.dma_bytes, CONFIG.columns
@@ -64,6 +64,10 @@ PLACED = [
     load(Target.WEIGHT, one_bank=1, base=11, row_words=2, inner=(BANKS + 2, 40), segment_bytes=2 * WORD - 1),
     load(Target.ACTIVATION, one_bank=1, bank_per_word=1, segment_bytes=5 * WORD),
     load(Target.ACTIVATION, one_bank=1, transpose=1, row_words=2, inner=(WORD + 3, 50), segment_bytes=3),
+    load(Target.ACTIVATION, transpose=1, window=3, base=5, row_words=9, inner=(WORD * (CONFIG.rows + 2) + 1, 20),
+         segment_bytes=STEP - 1),
+    load(Target.ACTIVATION, window=4, row_words=12, inner=(3, 99), segment_bytes=WORD * (CONFIG.rows + 4) - 2),
+    load(Target.ACTIVATION, window=1, row_words=3, inner=(2, 99), segment_bytes=2 * WORD),
     load(Target.ACTIVATION, transpose=1, inner=(1, 0), segment_bytes=1),
     load(Target.SCRATCHPAD, base=20, row_words=5, inner=(3, 99), segment_bytes=4 * WORD + 1),
     load(Target.PARAMETER, base=2, row_words=2, inner=(2, 80), segment_bytes=7 * WORD),
@@ -90,14 +94,17 @@ def units(operands: dict, memory: np.ndarray) -> list[dict]:
     return each or [unit(0, 0, 1, 1)]
 
 
-def place_of(write) -> tuple:
-    """Where a write goes; operand banks ignore ``part`` and the others ``bank``."""
-    operand = write.target in (Target.ACTIVATION, Target.WEIGHT)
-    return (Target(write.target), write.bank if operand else 0, 0 if write.target == Target.TABLE else write.address,
-            write.part)
+def units_written(operands: dict) -> int:
+    """Words that a LOAD writes, those in several banks counted once."""
+    control, rows = unpack(LOAD_CONTROL, operands["control"]), operands["outer_count"] * operands["inner_count"]
+    octets = operands["segment_count"] * operands["segment_bytes"]
+    if control["transpose"]:
+        rows, octets = octets, rows
+    octets = min(octets, 256) if control["target"] == Target.TABLE else octets
+    return rows * -(-octets // WORD)
 
 
-async def watch_chain(ctx, expected: list[dict]) -> None:
+async def watch_chain(ctx) -> None:
     """Semaphores rise when an instruction begins; the frontier is the first address that a bank still lacks."""
     ports, following = ctx.ports, [placement(operands) for operands in PLACED]
     current, written, active, new, begun = 0, 0, False, False, 0
@@ -117,7 +124,7 @@ async def watch_chain(ctx, expected: list[dict]) -> None:
             assert (frontier, end) == (record["base"] + written // banks, record["base"] + record["row_words"])
         written += offered and taken
         if done:
-            assert written == len(expected[current])
+            assert written == units_written(PLACED[current])
             current, written = current + 1, 0
         new = bool(valid and ready)
         active, begun = new or active and not done, begun + new
@@ -134,14 +141,16 @@ async def placer(dut):
         accepted, seen, stalls = [], [], [Stalls(seed + k, probability) for k in range(3)]
         tokens = [token for o in PLACED for token in units(o, memory)]
         cocotb.start_soon(send(ctx, ctx.ports.i_placement, [placement(o) for o in PLACED], stalls[0], []))
-        watcher = cocotb.start_soon(watch_chain(ctx, expected))
+        watcher = cocotb.start_soon(watch_chain(ctx))
         sender = cocotb.start_soon(send(ctx, ctx.ports.i, tokens, stalls[1], accepted))
-        writes = await receive(ctx, ctx.ports.o, sum(map(len, expected)), stalls[2], seen)
+        writes = await receive(ctx, ctx.ports.o, sum(map(units_written, PLACED)), stalls[2], seen)
         await sender
         await watcher
         for wanted in expected:
-            part, writes = writes[:len(wanted)], writes[len(wanted):]
-            found = {place_of(write): int(write.data).to_bytes(WORD, "little") for write in part}
+            found = {}
+            while len(found) < len(wanted):
+                write = writes.pop(0)
+                found |= dict.fromkeys(places(CONFIG, write), int(write.data).to_bytes(WORD, "little"))
             assert found == wanted
         if not probability:
             direct = len(units(PLACED[0], memory)) + len(units(PLACED[1], memory))

@@ -7,6 +7,7 @@ from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from phonolith.hw.activation_writes import ActivationWrites
 from phonolith.hw.array_engine import ArrayEngine, TileWalk
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.dispatch import Dispatcher, Semaphores
@@ -64,7 +65,7 @@ def components(top: str) -> dict[str, wiring.Component]:
         "read_arbiter": ReadArbiter, "fetch": Fetch, "sequencer": Sequencer, "registers": Registers,
         "row_registers": RowRegisters, "row_reduction": RowReduction, "vector_issue": VectorIssue,
         "vector_engine": VectorEngine, "tile_walk": TileWalk, "row": Row, "systolic_array": SystolicArray,
-        "array_engine": ArrayEngine,
+        "array_engine": ArrayEngine, "activation_writes": ActivationWrites,
     }
     plain = {"watchdog": Watchdog, "supervisor": Supervisor, "faults": Faults, "history": History,
              "row_address": RowAddress, "vector_lane": VectorLane, "requantizer": Requantizer, "pe": PE}

@@ -16,7 +16,7 @@ BENCHES = {
     "streams": ("packer", "transposer", "placer"),
     "walks": ("loop_walker", "burst_splitter", "beat_walker", "records", "unpacker"),
     "engines": ("load_engine", "store_engine"),
-    "memories": ("sram", "scratchpad", "watchdog"),
+    "memories": ("sram", "scratchpad", "activation_writes", "watchdog"),
     "arithmetic": ("requantizer", "serial_unit", "row_unit"),
     "program": ("fetch", "sequencer"),
     "host": ("registers", "supervisor", "faults", "history"),

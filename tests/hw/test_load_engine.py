@@ -17,12 +17,12 @@ from tests.hw.machines import MACHINES, STREAMING
 LATENCY = 20
 
 
-def load(target: Target, *, bank_per_word=0, transpose=0, one_bank=0, address=0, base=0, row_words=0, outer=(1, 0),
-         inner=(1, 0), segments=(1, 0), segment_bytes=0) -> dict:
+def load(target: Target, *, bank_per_word=0, transpose=0, one_bank=0, window=0, address=0, base=0, row_words=0,
+         outer=(1, 0), inner=(1, 0), segments=(1, 0), segment_bytes=0) -> dict:
     """Operands of one LOAD; loops are (count, stride)."""
     operands = {
         "control": pack(LOAD_CONTROL, target=int(target), bank_per_word=bank_per_word, transpose=transpose,
-                        one_bank=one_bank),
+                        one_bank=one_bank, window=window),
         "address": address, "base": base, "row_words": row_words, "outer_count": outer[0],
         "outer_stride": outer[1], "inner_count": inner[0], "inner_stride": inner[1],
         "segment_count": segments[0], "segment_stride": segments[1], "segment_bytes": segment_bytes,
@@ -48,6 +48,30 @@ def units_of(row: np.ndarray, word: int) -> np.ndarray:
     return np.pad(row, (0, count * word - len(row))).reshape(count, word)
 
 
+def windows(config: MachineConfig, rows: list[np.ndarray], base: int, row_words: int, control: dict) -> dict:
+    """What a LOAD of windows writes: those of each row, or of each column of all rows, in the order of writing."""
+    word, length, writes = config.word_bytes, control["window"], {}
+    columns = [units_of(column, word) for column in (np.array(rows).T if control["transpose"] else rows)]
+    units = [(n, b) for n, column in enumerate(columns) for b in range(len(column))]
+    for n, b in sorted(units, key=lambda unit: unit[::-1]) if control["transpose"] else units:
+        for s in range(min(length, b + 1)):
+            group, bank = divmod(b - s, config.rows)
+            writes[Target.ACTIVATION, bank, base + n * row_words + group * length + s, 0] = columns[n][b]
+    return writes
+
+
+def places(config: MachineConfig, write) -> list[tuple]:
+    """Where one write goes: (target, bank, address, part), once per bank.
+
+    Operand banks ignore ``part``, the others ``bank``, and the table ``address``.
+    """
+    target = Target(write.target)
+    bank = write.bank if target in (Target.ACTIVATION, Target.WEIGHT) else 0
+    address = 0 if target == Target.TABLE else write.address
+    return [(target, (bank - s) % config.rows if s else bank, address + s - (s > bank) * (write.reach + 1), write.part)
+            for s in range(write.reach + 1)]
+
+
 def expected_writes(config: MachineConfig, o: dict, memory: np.ndarray) -> dict:
     """What one LOAD writes: (target, bank, address, part) -> WB bytes, in the manner of the table of docs/isa.md."""
     word = config.word_bytes
@@ -57,7 +81,9 @@ def expected_writes(config: MachineConfig, o: dict, memory: np.ndarray) -> dict:
     writes = {}
     if target in (Target.ACTIVATION, Target.WEIGHT):
         banks = 1 if control["one_bank"] else config.rows if target == Target.ACTIVATION else config.columns
-        if transpose:
+        if control["window"]:
+            writes = windows(config, rows, base, row_words, control)
+        elif transpose:
             for block in range(math.ceil(len(rows) / word)):
                 for n, column in enumerate(np.array(rows[block * word:(block + 1) * word]).T):
                     key = (target, n % banks, base + n // banks * row_words + block, 0)
@@ -148,12 +174,9 @@ class Bench:
             ctx.set(write.ready, stalls.go())
 
     def record(self, payload) -> None:
-        """Note a write; operand banks ignore ``part`` and the others ``bank``."""
-        target = Target(payload.target)
-        bank = payload.bank if target in (Target.ACTIVATION, Target.WEIGHT) else 0
-        address = 0 if target == Target.TABLE else payload.address
+        """Note a write."""
         data = int(payload.data).to_bytes(self.config.word_bytes, "little")
-        self.writes[-1][target, bank, address, payload.part] = data
+        self.writes[-1].update(dict.fromkeys(places(self.config, payload), data))
 
     async def follow(self, ctx) -> None:
         """Check that what lies before the frontier is written; note early signals and how much was done by then."""
@@ -217,9 +240,10 @@ def instructions(draw, config: MachineConfig) -> dict:
     if target == Target.TABLE:
         return load(target, address=draw(st.integers(0, 2**32 - 1)),
                     segments=(draw(st.integers(1, 2)), draw(strides())), segment_bytes=draw(st.integers(100, 300)))
+    window = draw(st.integers(0, min(config.rows, 7))) if target == Target.ACTIVATION and draw(st.booleans()) else 0
     return load(
-        target, bank_per_word=operand and not transpose and draw(st.booleans()), transpose=transpose,
-        one_bank=operand and draw(st.integers(0, 3)) == 0,
+        target, bank_per_word=operand and not transpose and not window and draw(st.booleans()), transpose=transpose,
+        one_bank=operand and not window and draw(st.integers(0, 3)) == 0, window=window,
         address=draw(st.integers(0, 2**32 - 1)), base=draw(st.integers(0, 100)), row_words=draw(st.integers(0, 40)),
         outer=(draw(small), draw(strides())), inner=(draw(st.integers(0, 9)), draw(strides())),
         segments=(1 if transpose else draw(small), draw(strides())), segment_bytes=draw(st.integers(0, longest)))
@@ -286,6 +310,21 @@ def test_latency(benches, dram):
     bench.run([load(Target.WEIGHT, address=33, segment_bytes=32)], dram)
     last_beat = bench.memory.data_cycles[-1]
     assert bench.write_cycles == [last_beat + 1, last_beat + 2]
+
+
+def test_windows_in_two_groups(benches, dram):
+    """More words than banks, by columns and by rows; as fast as without windows."""
+    bench = bench_of(benches, "8x8/128")
+    cycles = []
+    for window in (0, 1, 3, 7):
+        turned = load(Target.ACTIVATION, transpose=1, window=window, base=3, row_words=19, inner=(16 * 16 + 5, 16),
+                      segment_bytes=5)
+        plain = load(Target.ACTIVATION, window=window, base=3, row_words=19, inner=(3, 300), segment_bytes=16 * 18 - 1)
+        bench.run([turned, plain], dram)
+        cycles.append(bench.done_cycles)
+        for operands, written in zip([turned, plain], bench.writes[:-1], strict=True):
+            assert written == expected_writes(bench.config, operands, dram)
+    assert cycles[0] == cycles[1] == cycles[2] == cycles[3]
 
 
 def test_transpose_rate(benches, dram):
