@@ -10,13 +10,14 @@ op            inputs                   constants; attributes
 linear        x ``[T, K]``             weight ``[N, K]``, bias ``[N]``; relu (fused)
 conv2d        x ``[T, F, C]``          weight ``[N, kh, kw, C]``, bias ``[N]``; stride, padding, relu
 depthwise     x ``[T, C]``             weight ``[C, k]``, bias ``[C]``; padding [left, right], relu
-function      x                        function: a key of ``FUNCTIONS``
+function      x                        function: a key of ``FUNCTIONS``; arguments, optional
 layernorm     x ``[T, D]``             gamma, beta ``[D]``; epsilon
 scores        q, k ``[T, H*D]``        heads
 softmax       x ``[H, T, S]``          scale, applied before the exponential
 context       p ``[H, T, S]``, v       heads
 attention     q, k, v ``[T, H*D]``     optional position_weight, position_bias; heads, scale, chunk, left
 add           a, b                     --
+add_rows      x ``[T, D]``             rows ``[L, D]``, T <= L
 add_positions x ``[T, D]``             width (D)
 multiply      a, b                     --
 affine        x ``[.., C]``            gamma, beta ``[C]``: x * gamma + beta

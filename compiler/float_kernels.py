@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from phonolith.compiler.shapes import visible_chunks
+from phonolith.hw.errors import PhonolithError
 from phonolith.models.positions import absolute_sinusoids, relative_sinusoids
 
 
@@ -23,9 +24,16 @@ FUNCTIONS = {
     "silu": lambda x: x * _sigmoid(x),
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
+    "clip": np.clip,
+    "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "leaky_relu": lambda x, slope=0.01: np.where(x > 0, x, slope * x),
+    "elu": lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    "softplus": lambda x, beta=1.0: np.logaddexp(0, beta * x) / beta,
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
 # Functions whose values are never negative.
-ONE_SIDED = {"relu", "sigmoid"}
+ONE_SIDED = {"relu", "sigmoid", "hardsigmoid", "softplus"}
 
 
 # OpenBLAS computes M * N * K up to this in the calling thread; its threads cost more than they bring here.
@@ -62,6 +70,13 @@ def _depthwise(x, *, weight, bias, padding, relu=False):
 
 def _pad(x, *, padding):
     return np.pad(x, (padding, (0, 0)))
+
+
+def _add_rows(x, *, rows):
+    if len(x) > len(rows):
+        raise PhonolithError("input-too-long", f"{len(x)} frames meet a constant of {len(rows)} rows.",
+                             "Calibrate with shorter inputs, or give a longer example input.")
+    return x + rows[: len(x)]
 
 
 def _layernorm(x, *, gamma, beta, epsilon):
@@ -125,13 +140,14 @@ OPERATORS = {
     "linear": _linear,
     "conv2d": _conv2d,
     "depthwise": _depthwise,
-    "function": lambda x, *, function: FUNCTIONS[function](x),
+    "function": lambda x, *, function, arguments=(): FUNCTIONS[function](x, *arguments),
     "layernorm": _layernorm,
     "scores": lambda q, k, *, heads: _product(_heads(q, heads), _heads(k, heads).transpose(0, 2, 1)),
     "softmax": _softmax,
     "context": _context,
     "attention": attention,
     "add": lambda a, b: a + b,
+    "add_rows": _add_rows,
     "add_positions": lambda x, *, width: x + absolute_sinusoids(len(x), width),
     "multiply": lambda a, b: a * b,
     "affine": lambda x, *, gamma, beta: x * gamma + beta,

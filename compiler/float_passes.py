@@ -15,29 +15,18 @@ def simplify(graph: FloatGraph) -> FloatGraph:
 
     Raises PhonolithError ``unsupported-operator`` for padding that no convolution takes.
     """
-    graph = fold_padding(graph)
+    check_padding(graph)
     graph = fold_affine(graph)
     graph = split_gated(graph)
     return fuse_relu(graph)
 
 
-def fold_padding(graph: FloatGraph) -> FloatGraph:
-    """Make zeros around time the padding of the convolutions that read them."""
-    pads = {node.name: node for node in graph.nodes if node.op == "pad"}
-    for pad in pads.values():
-        stuck = [reader for reader in graph.consumers(pad.name) if reader.op != "depthwise"]
-        if stuck or pad.name == graph.output:
-            raise PhonolithError(
-                "unsupported-operator", f"padding in {pad.source} does not feed a depthwise convolution alone.",
-                "Pad where the convolution reads it, or use the padding argument of a two-dimensional convolution.")
-    nodes = (_padded(node, pads[node.inputs[0]]) if node.inputs[0] in pads else node for node in graph.nodes)
-    return replace(graph, nodes=tuple(node for node in nodes if node.name not in pads))
-
-
-def _padded(node: FloatNode, pad: FloatNode) -> FloatNode:
-    (left, right), (more_left, more_right) = node.attributes["padding"], pad.attributes["padding"]
-    padding = {"padding": [left + more_left, right + more_right]}
-    return replace(node, inputs=pad.inputs, attributes=node.attributes | padding)
+def check_padding(graph: FloatGraph) -> None:
+    """Refuse zeros around time that something else than a convolution over time reads."""
+    for pad in (node for node in graph.nodes if node.op == "pad"):
+        raise PhonolithError(
+            "unsupported-operator", f"padding in {pad.source} does not feed convolutions over time alone.",
+            "Pad where the convolution reads it, or use the padding argument of a two-dimensional convolution.")
 
 
 def fold_affine(graph: FloatGraph) -> FloatGraph:

@@ -155,6 +155,7 @@ def import_module(module, example_input, name: str = "model") -> FloatGraph:
     importer, output = Importer(), ""
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     tensors = {**program.state_dict, **program.constants}
+    scores = scores_of(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             target = specs[node.name].target
@@ -162,8 +163,9 @@ def import_module(module, example_input, name: str = "model") -> FloatGraph:
             importer.values[node] = input_view(tuple(example_input.shape)) if target is None else parameter
         elif node.op == "call_function":
             importer.visit(node)
-        elif node.op == "output":
-            output = finish(importer, node.args[0][0])
+        if node is scores:
+            output = finish(importer, node)
+            break
     width = int(example_input.shape[-1])
     return FloatGraph(name, "features", (width,), tuple(live_nodes(importer.operators.nodes, output)), output)
 
@@ -176,6 +178,18 @@ def input_view(shape: tuple[int, ...]) -> View:
         )
     time, columns = new_axis(shape[1], time=True), axes_of(shape[2])
     return View("features", ((), (time,), columns), (time, *columns), (shape[2],))
+
+
+def scores_of(graph):
+    """Return the node of a module's output, or what that is the softmax of, over its last dimension.
+
+    The arg-max of a softmax or a log-softmax is that of its input.
+    """
+    (result,) = graph.output_node().args[0][:1]
+    if operator_name(result) not in ("softmax", "log_softmax") or len(result.users) > 1:
+        return result
+    scores, dimension = result.args[:2]
+    return scores if dimension in (-1, scores.meta["val"].dim() - 1) else result
 
 
 def finish(importer: Importer, node) -> str:

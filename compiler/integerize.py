@@ -17,7 +17,7 @@ from phonolith.compiler.fixed_point import (
 from phonolith.compiler.float_graph import FloatGraph, FloatNode
 from phonolith.compiler.float_kernels import FUNCTIONS
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
-from phonolith.compiler.position_tables import absolute_rows, relative_tables
+from phonolith.compiler.position_tables import absolute_sinusoids, int16_steps, relative_tables
 from phonolith.compiler.tensor_types import (
     WANTS,
     TensorTypes,
@@ -150,7 +150,8 @@ class Integerizer:
         """Entry i of the table is the function of the byte whose unsigned value is i."""
         x, dtype, scale = self.operand(node)
         steps = np.arange(256).astype(np.uint8).view(DTYPES[dtype]).astype(np.float64)
-        values = FUNCTIONS[node.attributes["function"]](steps * scale) / self.types.scales[node.name]
+        function, arguments = FUNCTIONS[node.attributes["function"]], node.attributes.get("arguments", ())
+        values = function(steps * scale, *arguments) / self.types.scales[node.name]
         y = DTYPES[self.types.dtypes[node.name]]
         table = np.clip(np.rint(values), np.iinfo(y).min, np.iinfo(y).max).astype(y)
         return self._node(node, "table", (x,), {"table": table})
@@ -224,8 +225,12 @@ class Integerizer:
 
     def _add_positions(self, node: FloatNode) -> Node:
         x, _, scale = self.operand(node, 0, self._scale(node))
-        rows = absolute_rows(self.max_frames, node.attributes["width"], scale)
-        return self._node(node, "add_rows", (x,), {"rows": rows})
+        rows = absolute_sinusoids(self.max_frames, node.attributes["width"])
+        return self._node(node, "add_rows", (x,), {"rows": int16_steps(rows, scale)})
+
+    def _add_rows(self, node: FloatNode) -> Node:
+        x, _, scale = self.operand(node, 0, self._scale(node))
+        return self._node(node, "add_rows", (x,), {"rows": int16_steps(node.constants["rows"], scale)})
 
     def _argmax(self, node: FloatNode) -> Node:
         return self._node(node, "argmax", (self.operand(node)[0],))

@@ -31,13 +31,14 @@ WANTS = {
     "attention": ("int8", "int8", "int8"),
     "add": ("int16", "int16"),
     "add_positions": ("int16",),
+    "add_rows": ("int16",),
     "multiply": ("int16", "byte"),
     "scaled": ("any",),
     "argmax": ("int16",),
 }
-FIXED = {"scores": "int16", "softmax": "uint8", "add": "int16", "add_positions": "int16", "argmax": "int16"}
 # Their inputs and their output have one scale.
-SUMS = ("add", "add_positions")
+SUMS = ("add", "add_positions", "add_rows")
+FIXED = {"scores": "int16", "softmax": "uint8", "argmax": "int16"} | dict.fromkeys(SUMS, "int16")
 PRODUCTS = ("linear", "conv2d", "depthwise")
 
 

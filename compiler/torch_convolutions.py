@@ -44,18 +44,28 @@ class ConvolutionOperators(Emitter):
         if single(dilation) != 1 or groups not in (1, channels):
             raise LayoutError("dilation and groups of several channels are not supported")
         before, behind = same(kernel) if padding == "same" else (0 if padding == "valid" else single(padding),) * 2
-        rows = replace(x, dims=((), x.dims[2], x.dims[1]))
-        if groups == 1 and kernel == step == 1 and before == 0:
+        rows, padding = self.unpadded(replace(x, dims=((), x.dims[2], x.dims[1])))
+        before, behind = before + padding[0], behind + padding[1]
+        if groups == 1 and kernel == step == 1 and before == behind == 0:
             return self.linear(rows, weight[:, :, 0], bias).permute((0, 2, 1))
         if groups == 1:
-            image = self.op_conv2d(x.insert(3), weight[..., None], bias, (step, 1), (before, 0))
-            return image.drop(3)
+            image, weight = rows.permute((0, 2, 1)).insert(3), symmetric(weight, before, behind)
+            return self.op_conv2d(image, weight[..., None], bias, (step, 1), (max(before, behind), 0)).drop(3)
         if step != 1 or len(weight) != channels:
             raise LayoutError("a depthwise convolution with a stride or several outputs per channel is not supported")
         constants = {"weight": weight[:, 0] * np.float32(x.scale), "bias": self.bias(bias, channels)}
         value = self.emit("depthwise", (self.matrix(replace(rows, scale=1.0)).value,), constants,
                           padding=[before, behind])
-        return self.with_frames(x, value, x.shape[2] + before + behind - kernel + 1, channels)
+        return self.with_frames(x, value, rows.shape[1] + before + behind - kernel + 1, channels)
+
+    def unpadded(self, rows: View) -> tuple[View, list[int]]:
+        """Return what [B, T, C] was before zeros were put around it, and how many."""
+        pad = next((node for node in self.nodes if node.name == rows.value and node.op == "pad"), None)
+        if pad is None:
+            return rows, [0, 0]
+        padding, (_, frames, channels) = pad.attributes["padding"], rows.shape
+        source = self.with_frames(rows, pad.inputs[0], frames - sum(padding), channels)
+        return source.permute((0, 2, 1)), padding
 
     def with_frames(self, x: View, value: str, frames: int, channels: int) -> View:
         """Return [B, C, frames] of a value ``[T, C]`` with other frames than ``x`` has."""
@@ -97,6 +107,12 @@ def pair(value) -> list[int]:
 def single(value) -> int:
     """Return a stride, padding or dilation over time as an integer."""
     return int(value[0]) if isinstance(value, list | tuple) else int(value)
+
+
+def symmetric(weight: np.ndarray, before: int, behind: int) -> np.ndarray:
+    """Return ``weight [N, C, k]`` with taps of zero, so that as much padding on both sides gives the same outputs."""
+    taps = before - behind
+    return np.pad(weight, ((0, 0), (0, 0), (max(-taps, 0), max(taps, 0))))
 
 
 def same(kernel: int) -> tuple[int, int]:

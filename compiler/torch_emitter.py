@@ -57,10 +57,10 @@ class Emitter:
         matrix = self.matrix(replace(view, dims=(view.order[:1], view.order[1:])))
         return replace(matrix, dims=view.dims)
 
-    def elementwise(self, x: View, function: str) -> View:
+    def elementwise(self, x: View, function: str, *arguments: float) -> View:
         """A function of each element keeps the layout."""
-        x = self.unscaled(x)
-        return replace(x, value=self.emit("function", (x.value,), function=function))
+        x, more = self.unscaled(x), {"arguments": list(arguments)} if arguments else {}
+        return replace(x, value=self.emit("function", (x.value,), function=function, **more))
 
     def linear(self, x: View, weight, bias=None) -> View:
         """The columns of the weight follow the axes of the last dimension into the value's order."""
@@ -80,6 +80,14 @@ class Emitter:
         """``x * gamma + beta`` over the last axis of the value."""
         constants = {"gamma": gamma.astype(np.float32), "beta": beta.astype(np.float32)}
         return replace(x, value=self.emit("affine", (x.value,), constants))
+
+    def affine_rows(self, x: View, gamma, beta) -> View:
+        """``x * gamma + beta`` of [.., T, D] and constants that are one number, or one per column."""
+        matrix = self.matrix(x)
+        (width,) = matrix.tail
+        if x.shape[-1] != width:
+            raise LayoutError("its input is not [T, D]")
+        return self.affine(matrix, per_column(gamma, width), per_column(beta, width))
 
     def multiply(self, a: View, b: View) -> View:
         """The product of two tensors; of one of them and a sigmoid, the sigmoid comes second."""
@@ -112,6 +120,14 @@ class Emitter:
     def bias(self, parameter, width: int) -> np.ndarray:
         """Return a bias, zeros when there is none."""
         return np.zeros(width, np.float32) if parameter is None else self.array(parameter)
+
+
+def per_column(constant, width: int) -> np.ndarray:
+    """Return a constant as ``width`` numbers."""
+    array = np.asarray(constant, np.float32)
+    if array.size != 1 and array.shape[-1:] != (width,) or array.size > width:
+        raise LayoutError("only constants of one number, or of one per column, are supported")
+    return np.broadcast_to(array.reshape(-1), width)
 
 
 def module_path(node) -> str:

@@ -14,13 +14,16 @@ from phonolith.compiler.torch_attention import AttentionOperators, transposed
 from phonolith.compiler.torch_convolutions import ConvolutionOperators
 
 # Elementwise functions: torch operator -> name in the float graph.
-ELEMENTWISE = {"relu": "relu", "relu_": "relu", "silu": "silu", "sigmoid": "sigmoid", "tanh": "tanh"}
+ELEMENTWISE = {name: name for name in ("relu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish", "mish")}
+ELEMENTWISE |= {"relu_": "relu", "silu_": "silu", "hardswish_": "hardswish"}
 IDENTITIES = ("dropout", "clone", "contiguous", "alias", "detach", "to", "_to_copy", "lift_fresh_copy")
 ALIASES = {
     "t": "mT",
     "bmm": "matmul",
     "mm": "matmul",
     "add_": "add",
+    "leaky_relu_": "leaky_relu",
+    "elu_": "elu",
     "_softmax": "softmax",
     "_unsafe_view": "view",
     "constant_pad_nd": "pad",
@@ -44,6 +47,18 @@ class Operators(ConvolutionOperators, AttentionOperators):
     def op_linear(self, x: View, weight, bias=None) -> View:
         return self.linear(x, weight, bias)
 
+    def op_leaky_relu(self, x: View, slope=0.01) -> View:
+        return self.elementwise(x, "leaky_relu", float(slope))
+
+    def op_elu(self, x: View, alpha=1.0) -> View:
+        return self.elementwise(x, "elu", float(alpha))
+
+    def op_hardtanh(self, x: View, low=-1.0, high=1.0) -> View:
+        return self.elementwise(x, "clip", float(low), float(high))
+
+    def op_softplus(self, x: View, beta=1.0, threshold=20.0) -> View:
+        return self.elementwise(x, "softplus", float(beta))
+
     def op_gelu(self, x: View, approximate="none") -> View:
         return self.elementwise(x, "gelu" if approximate == "none" else "gelu_tanh")
 
@@ -56,8 +71,29 @@ class Operators(ConvolutionOperators, AttentionOperators):
         constants = {"gamma": gamma, "beta": self.bias(bias, width)}
         return replace(matrix, value=self.emit("layernorm", (matrix.value,), constants, epsilon=float(eps)))
 
-    def op_add(self, a: View, b: View, alpha=1) -> View:
-        if not isinstance(a, View) or not isinstance(b, View) or alpha != 1 or a.shape != b.shape:
+    def op_add(self, a, b, alpha=1) -> View:
+        if isinstance(a, View) and isinstance(b, View):
+            return self.sum_of(a, self.times(b, alpha))
+        return self.add_constant(a, b * alpha) if isinstance(a, View) else self.add_constant(self.times(b, alpha), a)
+
+    def op_sub(self, a, b, alpha=1) -> View:
+        return self.op_add(a, b, -alpha)
+
+    def times(self, x: View, factor: float) -> View:
+        return replace(x, scale=x.scale * factor)
+
+    def add_constant(self, x: View, constant) -> View:
+        """A row per frame (learned positions), or one for all."""
+        constant = np.asarray(constant, np.float32)
+        frames, width = x.shape[-2:]
+        if constant.shape[-2:] != (frames, width):
+            return self.affine_rows(x, 1, constant)
+        matrix = self.matrix(x)
+        rows = {"rows": constant.reshape(frames, width)}
+        return replace(matrix, value=self.emit("add_rows", (matrix.value,), rows))
+
+    def sum_of(self, a: View, b: View) -> View:
+        if a.shape != b.shape:
             raise LayoutError("only the sum of two tensors of one shape is supported")
         a, b = self.alike(a, b)
         return replace(a, value=self.emit("add", (a.value, b.value)))
@@ -66,9 +102,7 @@ class Operators(ConvolutionOperators, AttentionOperators):
         if isinstance(a, View) and isinstance(b, View):
             return self.multiply(a, b)
         x, factor = (a, b) if isinstance(a, View) else (b, a)
-        if np.size(factor) != 1:
-            raise LayoutError("only factors of one number, and products of two tensors of one shape, are supported")
-        return replace(x, scale=x.scale * float(factor))
+        return self.times(x, float(factor)) if np.size(factor) == 1 else self.affine_rows(x, factor, 0)
 
     def op_div(self, x: View, divisor) -> View:
         if isinstance(divisor, View) or np.size(divisor) != 1:

@@ -81,13 +81,21 @@ BODIES = {
         "norm": batch_norm(), "second": batch_norm(), "conv": depthwise(3, padding=1)}),
     "all channels": (lambda self, x: F.relu(self.conv(x.mT)).mT, lambda: {
         "conv": nn.Conv1d(WIDTH, WIDTH, 5, padding=2, stride=2)}),
+    "causal, all channels": (lambda self, x: self.conv(F.pad(x.mT, (4, 0))).mT, lambda: {
+        "conv": nn.Conv1d(WIDTH, WIDTH, 5)}),
+    "more behind than before": (lambda self, x: self.conv(F.pad(x.mT, (1, 4))).mT, lambda: {
+        "conv": nn.Conv1d(WIDTH, WIDTH, 4, stride=2, padding=1)}),
+    "layer scale": (lambda self, x: x - self.gain * self.inner(x), lambda: {
+        "gain": nn.Parameter(torch.randn(WIDTH)), "inner": nn.Linear(WIDTH, WIDTH)}),
+    "learned positions": (lambda self, x: x + self.positions[:, : x.shape[1]], lambda: {
+        "positions": nn.Parameter(torch.randn(1, 51, WIDTH))}),
     "swish by hand": (lambda self, x: torch.sigmoid(x) * x, dict),
     "post norm": (lambda self, x: self.norm(x + self.inner(x)) + x, lambda: {
         "norm": nn.LayerNorm(WIDTH), "inner": nn.Linear(WIDTH, WIDTH)}),
 }
 
 
-def imported(module, frames: int = 40) -> FloatGraph:
+def imported(module, frames: int = 51) -> FloatGraph:
     return import_module(module.eval(), torch.zeros(1, frames, 10))
 
 
@@ -113,10 +121,36 @@ def test_imported_and_simplified_modules_compute_the_same(name):
 @pytest.mark.parametrize("name", BODIES)
 def test_integers_are_close(name):
     module, x = made(name), noise_features(1, 10, 1, 51)[0]
-    graph = quantize(imported(module), noise_features(8, 10, 0, 60))
+    graph = quantize(imported(module), noise_features(8, 10, 0, 51))
     values = interpret(graph, {"features": quantize_features(graph, x)})
     real, wanted = values["output"] * graph.metadata["scales"]["output"], expected(module, x)
     assert np.sqrt(np.mean((real - wanted) ** 2) / np.mean(wanted**2)) < 0.04
+
+
+@pytest.mark.parametrize("activation", [
+    nn.ReLU6(), nn.Hardtanh(-2, 3), nn.Hardsigmoid(), nn.Hardswish(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Softplus(2), nn.Mish(),
+    nn.SiLU(inplace=True)])
+def test_activations_are_tables(activation):
+    torch.manual_seed(0)
+    module, x = Wrapped(lambda self, x: activation(3 * x)).eval(), noise_features(1, 10, 1, 51)[0]
+    graph = imported(module)
+    np.testing.assert_allclose(evaluate(graph, x)["output"], expected(module, x), atol=1e-5)
+    assert "table" in [node.op for node in quantize(graph, [x]).nodes]
+
+
+@pytest.mark.parametrize("last", [nn.LogSoftmax(-1), nn.Softmax(2)])
+def test_a_softmax_of_the_output_changes_no_id(last):
+    module = nn.Sequential(nn.Linear(10, 5), last)
+    assert [node.op for node in imported(module).nodes] == ["linear", "argmax"]
+    with pytest.raises(PhonolithError, match="only the softmax of attention scores|log_softmax"):
+        imported(nn.Sequential(nn.Linear(10, 5), type(last)(1)))
+
+
+def test_learned_positions_bound_the_frames():
+    graph = imported(made("learned positions"))
+    with pytest.raises(PhonolithError, match="60 frames meet a constant of 51 rows") as caught:
+        quantize(graph, noise_features(1, 10, 0, 60))
+    assert caught.value.kind == "input-too-long"
 
 
 def ops(name: str) -> Counter:
@@ -164,13 +198,14 @@ def refused(body, **parts) -> PhonolithError:
     (lambda self, x: self.conv(x.mT).mT, {"conv": depthwise(3, stride=2)}, "with a stride or several outputs"),
     (lambda self, x: self.conv(x.mT).mT, {"conv": nn.Conv1d(WIDTH, WIDTH, 3, groups=3)}, "groups of several channels"),
     (lambda self, x: self.conv(x.mT).mT, {"conv": depthwise(3, dilation=2)}, "dilation"),
-    (lambda self, x: self.conv(x.mT).mT, {"conv": depthwise(40)}, "it leaves 1 frame of the example input"),
-    (lambda self, x: self.conv(x), {"conv": nn.Conv1d(40, 40, 3, padding=1, groups=40)}, "its input is not [1, C, T]"),
+    (lambda self, x: x + self.embed.weight[:, :3].T[:, None], {}, "of one number, or of one per column"),
+    (lambda self, x: self.conv(x.mT).mT, {"conv": depthwise(51)}, "it leaves 1 frame of the example input"),
+    (lambda self, x: self.conv(x), {"conv": nn.Conv1d(51, 51, 3, padding=1, groups=51)}, "its input is not [1, C, T]"),
     (lambda self, x: F.pad(x, (2, -2)), {}, "only zeros around time"),
     (lambda self, x: F.pad(x.mT, (1, 1), value=1.0).mT, {}, "only zeros around time"),
-    (lambda self, x: F.relu(F.pad(x.mT, (1, 1))).mT, {}, "does not feed a depthwise convolution alone"),
+    (lambda self, x: F.relu(F.pad(x.mT, (1, 1))).mT, {}, "does not feed convolutions over time alone"),
     (lambda self, x: F.pad(x.mT, (-1, -1)).mT, {}, "it removes frames"),
-    (lambda self, x: self.norm(x), {"norm": nn.BatchNorm1d(40)}, "over channels that are last in memory"),
+    (lambda self, x: self.norm(x), {"norm": nn.BatchNorm1d(51)}, "over channels that are last in memory"),
     (lambda self, x: x * x.mean(), {}, "aten.mean"),
 ])
 def test_refused_uses_are_named(body, parts, message):
