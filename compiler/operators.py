@@ -89,13 +89,11 @@ OPERATORS = {
         (("int16",),),
         outputs=("int16",),
         constants={"rows": "int16"},
-        compiled=False,
     ),
     "multiply": Operator(
         "product of two tensors, element by element",
         (("int16",), ANY),
         attributes=("shift",),
-        compiled=False,
     ),
     "rescale": Operator("change of scale and dtype", (ANY,), attributes=("multiplier", "shift")),
     "table": Operator(

@@ -24,8 +24,6 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
 Frames = dict[str, tuple[int, int]]
-# Forms of operators that programs cannot hold, by what a node of that form has.
-NOT_COMPILED = ("table_dtype",)
 # Where a program goes on that has nothing to do.
 END = "end"
 
@@ -43,13 +41,11 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
 
 
 def check_compiled(graph: Graph) -> None:
-    """Refuse operators, and forms of operators, that programs cannot hold: PhonolithError ``unsupported-operator``."""
+    """Refuse operators that programs cannot hold: PhonolithError ``unsupported-operator``."""
     for node in graph.nodes:
-        forms = [name for name in NOT_COMPILED if name in node.constants or node.attributes.get(name)]
-        if forms or not OPERATORS[node.op].compiled:
+        if not OPERATORS[node.op].compiled:
             raise PhonolithError(
-                "unsupported-operator",
-                f"node {node.name!r} ({' with '.join([node.op, *forms[:1]])}) cannot be compiled to a program.",
+                "unsupported-operator", f"node {node.name!r} ({node.op}) cannot be compiled to a program.",
                 "Run the model with the golden model: phonolith evaluate.")
 
 

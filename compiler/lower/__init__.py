@@ -5,7 +5,13 @@ from collections.abc import Callable
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
-from phonolith.compiler.lower.elementwise import lower_add, lower_rescale, lower_table
+from phonolith.compiler.lower.elementwise import (
+    lower_add,
+    lower_add_rows,
+    lower_multiply,
+    lower_rescale,
+    lower_table,
+)
 from phonolith.compiler.lower.layernorm import LayerNorm
 from phonolith.compiler.lower.linear import conv2d_schedules, linear_schedules
 from phonolith.compiler.lower.matmul import lower_matmul
@@ -38,6 +44,8 @@ WHOLE: dict[str, Callable[[Lowering, Node], None]] = {
     "matmul": lower_product,
     "attention": lower_attention,
     "add": lower_add,
+    "add_rows": lower_add_rows,
+    "multiply": lower_multiply,
     "rescale": lower_rescale,
     "table": lower_table,
 }

@@ -1,7 +1,11 @@
-"""add, rescale and table: one VECTOR per piece."""
+"""add, add_rows, multiply, rescale and table: one VECTOR per piece."""
+
+from typing import Any
+
+import numpy as np
 
 from phonolith.compiler.ir import Node
-from phonolith.compiler.lower.context import SATURATE, WIDTH, Lowering
+from phonolith.compiler.lower.context import SATURATE, WIDTH, Lowering, align
 from phonolith.compiler.lower.rowwise import Piece, pieces
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Saturate, Source, Target
@@ -10,19 +14,38 @@ from phonolith.hw.isa import Destination, Multiplier, Saturate, Source, Target
 def lower_add(ctx: Lowering, node: Node) -> None:
     """Emit a saturating sum: one operand is the source, the other the residual."""
     a, b, y = (ctx.views[name] for name in (*node.inputs, node.name))
-    for piece in pieces(ctx, a, b, y):
-        words = ctx.scratch_words(piece.columns, 2)
-        size = piece.count * words
-        with ctx.take(ctx.operands, size) as source, ctx.take(ctx.results, size) as residual, \
-                ctx.take(ctx.results, size) as result:
-            ctx.load_rows(Target.SCRATCHPAD, piece.rows[0], source, words)
-            ctx.load_rows(Target.SCRATCHPAD, piece.rows[1], residual, words)
+    binary(ctx, a, b, y, residual=True)
+
+
+def lower_add_rows(ctx: Lowering, node: Node) -> None:
+    """Emit a saturating sum with constant rows."""
+    x, y, rows = ctx.views[node.inputs[0]], ctx.views[node.name], node.constants["rows"]
+    pitch = align(2 * rows.shape[1], ctx.config.bus_bytes)
+    address = ctx.constant(np.pad(rows.astype("<i2").view(np.uint8), ((0, 0), (0, pitch - 2 * rows.shape[1]))))
+    binary(ctx, x, View(address, x.shape, (pitch, 2), "int16"), y, residual=True)
+
+
+def lower_multiply(ctx: Lowering, node: Node) -> None:
+    """Emit a product element by element: the int16 operand is the multiplier."""
+    a, b, y = (ctx.views[name] for name in (*node.inputs, node.name))
+    binary(ctx, b, a, y, multiplier=Multiplier.ELEMENT, factor=(0, node.attributes["shift"]))
+
+
+def binary(ctx: Lowering, x: View, other: View, y: View, **operation: Any) -> None:
+    """Load two tensors, pass the first through VECTOR with the second, of int16, as residual operand; store."""
+    for piece in pieces(ctx, x, other, y):
+        words = [ctx.scratch_words(piece.columns, view.itemsize) for view in (x, other, y)]
+        sizes = [piece.count * each for each in words]
+        with ctx.take(ctx.operands, sizes[0]) as source, ctx.take(ctx.results, sizes[1]) as residual, \
+                ctx.take(ctx.results, sizes[2]) as result:
+            ctx.load_rows(Target.SCRATCHPAD, piece.rows[0], source, words[0])
+            ctx.load_rows(Target.SCRATCHPAD, piece.rows[1], residual, words[1])
             ctx.emitter.vector(
-                rows=piece.count, columns=piece.columns, source=Source.SCRATCHPAD, source_base=source,
-                source_pitch=words, residual=True, residual_base=residual, residual_pitch=words,
-                saturate=Saturate.INT16, destination=Destination.SCRATCHPAD, destination_base=result,
-                destination_pitch=words)
-            ctx.store_rows(piece.rows[2], result, words)
+                rows=piece.count, columns=piece.columns, source=Source.SCRATCHPAD, source_width=WIDTH[x.dtype],
+                source_base=source, source_pitch=words[0], residual_base=residual, residual_pitch=words[1],
+                saturate=SATURATE[y.dtype], destination=Destination.SCRATCHPAD, destination_byte=y.itemsize == 1,
+                destination_base=result, destination_pitch=words[2], **operation)
+            ctx.store_rows(piece.rows[2], result, words[2])
 
 
 def lower_rescale(ctx: Lowering, node: Node) -> None:

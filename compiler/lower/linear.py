@@ -6,7 +6,7 @@ from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import Lowering, align
 from phonolith.compiler.lower.copy import packed_input
-from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule
+from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule, Table
 from phonolith.compiler.views import Rows, Unfolded, common_rows
 from phonolith.hw.isa import Target
 
@@ -65,8 +65,16 @@ def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_
     return ProductSchedule(ctx, Product(
         a=a, a_unsigned=ctx.views[node.inputs[0]].dtype == "uint8", k=a.row_bytes,
         columns=len(node.constants["weight"]), tile_columns=ctx.config.columns, load_columns=load_columns,
-        y=y, dtype=node.dtype, parameters=parameters, residual=residual,
+        y=y, dtype=node.dtype, parameters=parameters, residual=residual, table=table_of(ctx, node),
         rows_ready=node.inputs[0] not in ctx.made))
+
+
+def table_of(ctx: Lowering, node: Node) -> Table | None:
+    """Put the table that a node's results are looked up in into DRAM, if it has one."""
+    if "table" not in node.constants:
+        return None
+    entries = node.constants["table"]
+    return Table(entries, ctx.constant(entries.view(np.uint8)), node.attributes["table_dtype"])
 
 
 def constant_operand(ctx: Lowering, node: Node, weight: np.ndarray) -> tuple[int, LoadColumns]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from phonolith.compiler.allocate import Region, Ring
 from phonolith.compiler.counts import Count, part
 from phonolith.compiler.lower.context import SATURATE, Lowering
@@ -40,8 +42,17 @@ class Leader(Protocol):
 
 
 @dataclass(frozen=True)
+class Table:
+    """What results are looked up in: 256 bytes, which lie at ``address``; ``index``: the dtype before that."""
+
+    entries: np.ndarray
+    address: int
+    index: str
+
+
+@dataclass(frozen=True)
 class Product:
-    """``y = saturate(requantize(a b + bias) (+ residual))`` on rows in DRAM.
+    """``y = saturate(requantize(a b + bias) (+ residual))`` on rows in DRAM, looked up in ``table`` if there is one.
 
     ``load_columns(tiles, base)`` emits the LOADs of column tiles to weight word ``base``; a tile holds
     ``tile_columns`` columns. ``parameters`` is the DRAM address of 8 bytes per column, or None: then
@@ -61,6 +72,7 @@ class Product:
     parameters: int | None = None
     factor: tuple[int, int] = (0, 0)
     residual: Rows | None = None
+    table: Table | None = None
     prepare: Callable[[Rows], None] | None = None
     factor_register: int = 0
     most_rows: int | None = None
@@ -341,6 +353,8 @@ class ProductSchedule:
             a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
             w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
             rows=rows, columns=self.array_columns(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+        if p.table:
+            ctx.load_table(p.table.entries, p.table.address)
         self.make_room(rows * pitch, leader)
         result = ctx.hold(ctx.results, rows * pitch)
         for some in self.drained_together(step, bool(follow or leader)):
@@ -413,5 +427,7 @@ class ProductSchedule:
             parameter_base=self.parameters.base(step.tiles, step.tiles.start) + some.start if with_parameters else 0,
             factor_register=p.factor_register, residual=p.residual is not None,
             residual_base=residual.low + some.start if residual else 0, residual_pitch=len(step.tiles),
-            saturate=SATURATE[p.dtype], destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
+            saturate=SATURATE[p.table.index if p.table else p.dtype], table=p.table is not None,
+            table_signed=p.table is not None and p.dtype == "int8",
+            destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
             destination_base=result + first, destination_pitch=pitch)

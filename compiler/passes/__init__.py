@@ -6,6 +6,7 @@ from phonolith.compiler.ir import Graph
 from phonolith.compiler.passes.check import check
 from phonolith.compiler.passes.fuse_attention import fuse_attention
 from phonolith.compiler.passes.fuse_residual import fuse_residual
+from phonolith.compiler.passes.fuse_table import fuse_table
 from phonolith.compiler.passes.prove_accumulators import prove_accumulators
 
 Pass = Callable[[Graph], Graph]
@@ -14,6 +15,7 @@ PASSES: tuple[Pass, ...] = (
     check,  # refuse what docs/graph.md does not allow
     prove_accumulators,  # no sum of products can leave int32
     fuse_residual,  # linear + add -> linear with residual
+    fuse_table,  # linear or convolution + table -> the same with a table
     fuse_attention,  # matmul + softmax_exp + matmul -> attention
     check,  # a pass that breaks a rule must not reach code generation
 )
