@@ -52,7 +52,6 @@ OPERATORS = {
         (BYTES,),
         constants=CHANNEL_CONSTANTS,
         attributes=("padding",),
-        compiled=False,
         **FUSED_TABLE,
     ),
     "matmul": Operator(

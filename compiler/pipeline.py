@@ -10,7 +10,8 @@ from phonolith.compiler.assembler import Item, assemble
 from phonolith.compiler.counts import Count, Size
 from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph
-from phonolith.compiler.lower.context import Lowering, place
+from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels
+from phonolith.compiler.lower.depthwise import is_banded
 from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
@@ -114,13 +115,31 @@ def assemble_counts(items: list[Item], config: MachineConfig) -> tuple[np.ndarra
 
 
 def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:
-    """Allocate graph inputs and node results, framed by zeros where a convolution pads them."""
+    """Allocate graph inputs and node results, framed by zeros where a convolution pads them.
+
+    What depthwise convolutions alone read of the host is stored channel by channel, what linear layers alone read of
+    depthwise convolutions in blocks of steps.
+    """
     frames = conv_frames(graph)
-    dtypes = {value.name: value.dtype for value in graph.inputs}
-    dtypes |= {node.name: node.dtype for node in graph.nodes if node.op not in VIEWS}
+    banded = {node.name for node in graph.nodes if node.op == "depthwise_conv1d" and is_banded(node, ctx.config)}
     ctx.inputs = {value.name for value in graph.inputs}
-    for name, dtype in dtypes.items():
-        ctx.views[name] = place(ctx.dram, shapes[name], dtype, ctx.config, *frames.get(name, (0, 0)))
+    for value in graph.inputs:
+        rows, size = frames.get(value.name, (0, 0))
+        if graph.consumers(value.name) and {node.name for node in graph.consumers(value.name)} <= banded:
+            ctx.views[value.name] = place_channels(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows)
+        else:
+            ctx.views[value.name] = place(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows, size)
+    for node in graph.nodes:
+        if node.name in banded and reads_rows_only(graph, node.name):
+            ctx.views[node.name] = place_blocked(ctx.dram, shapes[node.name], node.dtype, ctx.config)
+        elif node.op not in VIEWS:
+            frame = frames.get(node.name, (0, 0))
+            ctx.views[node.name] = place(ctx.dram, shapes[node.name], node.dtype, ctx.config, *frame)
+
+
+def reads_rows_only(graph: Graph, name: str) -> bool:
+    """Tell whether linear layers alone read a tensor, as the rows of their product."""
+    return all(node.op == "linear" and name not in node.inputs[1:] for node in graph.consumers(name))
 
 
 def conv_frames(graph: Graph) -> Frames:
@@ -128,14 +147,17 @@ def conv_frames(graph: Graph) -> Frames:
     frames: Frames = {}
     makers = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
-        if node.op != "conv2d" or not any(node.attributes["padding"]):
+        if node.op not in ("conv2d", "depthwise_conv1d") or not any(node.attributes["padding"]):
             continue
         root = node.inputs[0]
         while root in makers and makers[root].op == "reshape":
             root = makers[root].inputs[0]
-        pad_t, pad_f = node.attributes["padding"]
         rows, size = frames.get(root, (0, 0))
-        frames[root] = (max(rows, pad_t), max(size, pad_f * node.constants["weight"].shape[-1]))
+        if node.op == "conv2d":
+            pad_t, pad_f = node.attributes["padding"]
+            frames[root] = (max(rows, pad_t), max(size, pad_f * node.constants["weight"].shape[-1]))
+        else:
+            frames[root] = (max(rows, *node.attributes["padding"]), size)
     return frames
 
 

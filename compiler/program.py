@@ -12,7 +12,7 @@ from phonolith.compiler.disassembler import Resolved, count_instructions, line, 
 from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import DTYPES
 from phonolith.compiler.model_file import digest, read_header
-from phonolith.compiler.views import Unfolded, View
+from phonolith.compiler.views import BlockedView, Unfolded, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -268,5 +268,5 @@ def views(entries: dict[str, dict]) -> dict[str, View]:
 
 def view(entry: dict) -> View:
     """Return the view of a JSON document."""
-    return View(entry["address"], tuple(entry["shape"]), tuple(entry["strides"]), entry["dtype"],
-                entry["frame_rows"], entry["frame_bytes"])
+    known = entry | {name: tuple(entry[name]) for name in ("shape", "strides")}
+    return BlockedView(**known) if "block" in entry else View(**known)

@@ -6,7 +6,7 @@ has not been used for longest makes room and is computed again when it is needed
 
 from collections.abc import Iterator
 
-from phonolith.compiler.assembler import LITERAL_REGISTERS, Issue, Item, Reg
+from phonolith.compiler.assembler import LITERAL_REGISTERS, Issue, Item, Reg, fits_immediate
 from phonolith.compiler.counts import Count, Size, Stride
 
 FRAMES = 1
@@ -29,9 +29,19 @@ class CountRegisters:
         if not isinstance(item, Issue) or not any(isinstance(value, Count) for value in item.operands.values()):
             return [item]
         self.issues = []
-        operands = {name: Reg(self.count(value), value.offset) if isinstance(value, Count) else value
+        operands = {name: self.operand(value) if isinstance(value, Count) else value
                     for name, value in item.operands.items()}
         return [*self.issues, Issue(item.mnemonic, operands, item.wait, item.signal)]
+
+    def operand(self, count: Count) -> Reg:
+        """Return a count as an operand."""
+        register = self.count(count)
+        if fits_immediate(count.offset):
+            return Reg(register, count.offset)
+        offset = self.scratch("offset")
+        self.issues.append(Issue("SET", {"destination": offset, "literal": count.offset}))
+        self.issue("ADD", offset, a=Reg(offset), b=Reg(register))
+        return Reg(offset)
 
     def skip_if_empty(self, counts: list[Count], label: str) -> list[Issue]:
         """Return what branches to ``label`` when no frame is left of any of some counts."""

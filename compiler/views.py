@@ -35,14 +35,19 @@ class View:
         return np.ascontiguousarray(self.bytes_in(image)).view(DTYPES[self.dtype])[..., 0]
 
     def write(self, image: np.ndarray, tensor: np.ndarray) -> None:
-        """Put ``tensor`` into ``image``."""
+        """Put ``tensor`` into ``image``, with the zeros that must follow its last row."""
         data = np.ascontiguousarray(tensor, dtype=DTYPES[self.dtype])
         self.bytes_in(image)[:] = data[..., None].view(np.uint8)
+        self.rows(self.shape[0], self.frame_rows).bytes_in(image)[:] = 0
 
     def bytes_in(self, image: np.ndarray) -> np.ndarray:
         """Return the view's bytes in ``image``, ``[*shape, itemsize]``, writable."""
         return np.lib.stride_tricks.as_strided(
             image[self.address:], (*self.shape, self.itemsize), (*self.strides, 1))
+
+    def address_of(self, index: tuple[int, ...]) -> int:
+        """Return the address of an element."""
+        return self.address + sum(i * stride for i, stride in zip(index, self.strides, strict=True))
 
     def longest(self) -> "View":
         """Return the view with the sizes of the longest input, as plain integers."""
@@ -75,6 +80,31 @@ class View:
         tail = packed_strides(self.shape[1:], self.itemsize)
         return all(size == 1 or stride == want
                    for size, stride, want in zip(self.shape[1:], self.strides[1:], tail, strict=True))
+
+
+@dataclass(frozen=True)
+class BlockedView(View):
+    """A tensor of bytes ``[T, C]`` in blocks of ``block`` steps: in each, the steps of one channel after the other.
+
+    ``strides``: from block to block, and from channel to channel. The last block is stored whole.
+    """
+
+    block: int = 1
+
+    def bytes_in(self, image: np.ndarray) -> np.ndarray:
+        """Return the bytes of all blocks, ``[blocks, C, block]``, writable."""
+        shape = (-(-self.shape[0] // self.block), self.shape[1], self.block)
+        return np.lib.stride_tricks.as_strided(image[self.address:], shape, (*self.strides, 1))
+
+    def read(self, image: np.ndarray) -> np.ndarray:
+        """Return a copy of the tensor in ``image`` (uint8)."""
+        steps = self.bytes_in(image).transpose(0, 2, 1).reshape(-1, self.shape[1])[:self.shape[0]]
+        return np.ascontiguousarray(steps).view(DTYPES[self.dtype])
+
+    def address_of(self, index: tuple[int, ...]) -> int:
+        """Return the address of an element."""
+        block, step = divmod(index[0], self.block)
+        return self.address + block * self.strides[0] + index[1] * self.strides[1] + step
 
 
 @dataclass(frozen=True)

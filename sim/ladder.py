@@ -89,7 +89,7 @@ def first_difference(case: Case, rung: str, image: np.ndarray, writes: np.ndarra
         actual = case.program.read(image, region.node)
         difference = compare_tensors(region.node, case.expected[region.node], actual)
         if difference:
-            address = address_of(case.program, region.node, difference.index)
+            address = case.program.tensors[region.node].address_of(difference.index)
             return {"rung": rung, "tensor": difference.tensor, "index": list(difference.index),
                     "expected": difference.expected, "actual": difference.actual,
                     "instruction": case.program.writer(address), "words": [region.start, region.stop],
@@ -101,12 +101,6 @@ def first_difference(case: Case, rung: str, image: np.ndarray, writes: np.ndarra
     return {"rung": rung, "tensor": "DRAM outside the tensors", "index": [address],
             "expected": int(case.image[address]), "actual": int(image[address]),
             "instruction": case.program.writer(address), "cycle": last_write(address, writes)}
-
-
-def address_of(program: Program, name: str, index: tuple[int, ...]) -> int:
-    """Return the DRAM address of an element of a tensor."""
-    view = program.tensors[name]
-    return view.address + sum(i * stride for i, stride in zip(index, view.strides, strict=False))
 
 
 def last_write(address: int, writes: np.ndarray | None) -> int | None:

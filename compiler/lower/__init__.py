@@ -5,6 +5,7 @@ from collections.abc import Callable
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
+from phonolith.compiler.lower.depthwise import lower_depthwise
 from phonolith.compiler.lower.elementwise import (
     lower_add,
     lower_add_rows,
@@ -41,6 +42,7 @@ PRODUCTS: dict[str, Callable[[Lowering, Node], list[ProductSchedule]]] = {
 ROWWISE: dict[str, Callable[[Lowering, Node], Rowwise]] = {
     "layernorm": LayerNorm, "softmax_exp": softmax_exp, "argmax": ArgMax}
 WHOLE: dict[str, Callable[[Lowering, Node], None]] = {
+    "depthwise_conv1d": lower_depthwise,
     "matmul": lower_product,
     "attention": lower_attention,
     "add": lower_add,

@@ -7,12 +7,13 @@ import numpy as np
 
 from phonolith.compiler.allocate import Dram, Region, Ring
 from phonolith.compiler.assembler import Emitter
+from phonolith.compiler.counts import Count, plus, times
 from phonolith.compiler.ir import DTYPES, Node
 from phonolith.compiler.tile import ProductSize
-from phonolith.compiler.views import Rows, Unfolded, View, packed_strides
+from phonolith.compiler.views import BlockedView, Rows, Unfolded, View, packed_strides
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.isa import Saturate, Target, Width
+from phonolith.hw.isa import Destination, Saturate, Source, Target, Width
 
 SATURATE = {"int8": Saturate.INT8, "uint8": Saturate.UINT8, "int16": Saturate.INT16}
 WIDTH = {"int8": Width.INT8, "uint8": Width.UINT8, "int16": Width.INT16}
@@ -159,6 +160,25 @@ class Lowering:
         self.temporaries.append(view)
         return view
 
+    def blocked(self, like: View) -> BlockedView:
+        """Allocate DRAM for the blocks of a tensor ``[T, C]`` of bytes."""
+        view = place_blocked(self.dram, like.shape, like.dtype, self.config)
+        self.temporaries.append(view)
+        return view
+
+    def clear_behind(self, x: View, count: int) -> None:
+        """Make ``count`` rows behind the last frame of the run zero, if the length of a run varies."""
+        if not count or not isinstance(x.shape[0], Count):
+            return
+        words = self.scratch_words(x.shape[-1], x.itemsize)
+        address = plus(times(x.shape[0], x.strides[0]), x.address)
+        with self.take(self.results, count * words) as zeros:
+            self.emitter.vector(
+                rows=count, columns=x.shape[-1], source=Source.ZERO, destination=Destination.SCRATCHPAD,
+                destination_byte=x.itemsize == 1, destination_base=zeros, destination_pitch=words)
+            self.emitter.store(address=address, base=zeros, pitch=words, inner_count=count, inner_stride=x.strides[0],
+                               row_bytes=x.shape[-1] * x.itemsize)
+
     def unsupported(self, what: str) -> PhonolithError:
         """Build the error for something the machine cannot do."""
         return PhonolithError("unsupported-operator", f"{self.user}: {what}.", "Change the graph.")
@@ -175,6 +195,22 @@ def place(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig,
     if before:
         dram.zeros.append((address, address + size))
     return View(address + before, shape, (pitch, *natural[1:]), dtype, frame_rows, frame_bytes)
+
+
+def place_blocked(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig) -> BlockedView:
+    """Allocate a tensor ``[T, C]`` of bytes in blocks of as many steps as an operand word holds."""
+    block = config.word_bytes
+    pitch = align(block * shape[1], config.bus_bytes)
+    address = dram.take(-(-shape[0] // block) * pitch)
+    return BlockedView(address, shape, (pitch, block), dtype, block=block)
+
+
+def place_channels(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig, frame: int) -> View:
+    """Allocate a tensor ``[T, C]`` of bytes channel by channel, ``frame`` zeros before and behind the steps of each."""
+    pitch = align(shape[0] + 2 * frame, config.bus_bytes)
+    address = dram.take(pitch * shape[1])
+    dram.zeros.append((address, address + pitch * shape[1]))
+    return View(address + frame, shape, (1, pitch), dtype, frame)
 
 
 def align(size: int, unit: int) -> int:

@@ -1,22 +1,37 @@
 """linear and conv2d: products with constant weights."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from phonolith.compiler import pack
 from phonolith.compiler.ir import Node
+from phonolith.compiler.lower.blocked import blocked_product
 from phonolith.compiler.lower.context import Lowering, align
 from phonolith.compiler.lower.copy import packed_input
 from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule, Table
-from phonolith.compiler.views import Rows, Unfolded, common_rows
+from phonolith.compiler.views import BlockedView, Rows, Unfolded, common_rows
 from phonolith.hw.isa import Target
 
 
 def linear_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
     """Return the products of a linear layer: one for each set of rows that two loops can walk."""
+    if isinstance(ctx.views[node.inputs[0]], BlockedView):
+        return [blocked_schedule(ctx, node)]
     views = [ctx.views[name] for name in (node.inputs[0], node.name, *node.inputs[1:])]
     parameters, load_columns = constant_operand(ctx, node, node.constants["weight"])
     return [schedule(ctx, node, a, y, parameters, load_columns, residual[0] if residual else None)
             for a, y, *residual in common_rows(*views)]
+
+
+def blocked_schedule(ctx: Lowering, node: Node) -> ProductSchedule:
+    """Return the product of a linear layer on what a depthwise convolution left."""
+    x = ctx.views[node.inputs[0]]
+    assert isinstance(x, BlockedView)
+    ((y, *residual),) = common_rows(ctx.views[node.name], *(ctx.views[name] for name in node.inputs[1:]))
+    product = weighted(ctx, node, y, y, *constant_operand(ctx, node, node.constants["weight"]),
+                       residual[0] if residual else None)
+    return blocked_product(ctx, x, replace(product, k=x.shape[1]))
 
 
 def conv2d_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
@@ -61,12 +76,18 @@ def unfolded_schedule(ctx: Lowering, node: Node, source: str, rows: Rows) -> Pro
 
 def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
              residual: Rows | None = None) -> ProductSchedule:
+    """Return the schedule of gathered rows times the node's weight."""
+    return ProductSchedule(ctx, weighted(ctx, node, a, y, parameters, load_columns, residual))
+
+
+def weighted(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
+             residual: Rows | None) -> Product:
     """Return the product of gathered rows with the node's weight."""
-    return ProductSchedule(ctx, Product(
+    return Product(
         a=a, a_unsigned=ctx.views[node.inputs[0]].dtype == "uint8", k=a.row_bytes,
         columns=len(node.constants["weight"]), tile_columns=ctx.config.columns, load_columns=load_columns,
         y=y, dtype=node.dtype, parameters=parameters, residual=residual, table=table_of(ctx, node),
-        rows_ready=node.inputs[0] not in ctx.made))
+        rows_ready=node.inputs[0] not in ctx.made)
 
 
 def table_of(ctx: Lowering, node: Node) -> Table | None:

@@ -78,6 +78,8 @@ class Product:
     most_rows: int | None = None
     rows_ready: bool = False
     lead: int = 0
+    load_rows: Callable[[Block, int], None] | None = None
+    row_beats: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -297,13 +299,17 @@ class ProductSchedule:
         total = sum(self.row_tiles(each) for each in self.offsets) * self.words
         if self.rows.enter(block, self.row_tiles(block) * self.words, total):
             base, rows = self.rows.base(block, self.offsets[block]), self.product.a.block(block)
-            if block == self.plan.sliced:
+            if self.product.load_rows:
+                self.product.load_rows(block, base)
+            elif block == self.plan.sliced:
                 self.load_sliced(rows, base)
             else:
                 self.ctx.load_rows(Target.ACTIVATION, rows, base, self.words)
 
     def row_beats(self) -> int:
         """Return the cycles of the bus to load a row."""
+        if self.product.row_beats:
+            return self.product.row_beats
         a, step = self.product.a, self.ctx.config.dma_bytes
         offsets = a.address | a.outer_stride | a.inner_stride | a.segment_stride
         unaligned = -(-(a.segment_bytes - 1) // step) if offsets % step else 0
@@ -313,7 +319,7 @@ class ProductSchedule:
         """Tell whether words of rows can be loaded one by one without wasting the bus: they are beats or several."""
         a, config = self.product.a, self.ctx.config
         aligned = a.address | a.inner_stride | a.row_bytes | config.word_bytes
-        fixed = a.segment_count == 1 and not isinstance(a.row_bytes, Count)
+        fixed = a.segment_count == 1 and not isinstance(a.row_bytes, Count) and not self.product.load_rows
         plain = fixed and a.outer_count == 1 and a.row_bytes % config.word_bytes == 0
         return plain and aligned % config.bus_bytes == 0
 

@@ -1,0 +1,245 @@
+"""depthwise_conv1d: sliding windows of one channel in the activation banks, times a banded kernel.
+
+A word holds WB steps. Bank r holds the W words from word r of a channel on, so that row r of the array computes the WB
+steps from ``r * WB`` on: ``C`` steps per column tile, from ``WB + k - 1`` bytes of the window. Column c needs the
+kernel c bytes later, which the array does itself (``band`` in ``docs/isa.md``); further column tiles have zeros in
+front of it. So k of every ``WB + k - 1`` steps of the array are of use, and nothing is expanded in DRAM.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from phonolith.compiler import pack
+from phonolith.compiler.allocate import does_not_fit
+from phonolith.compiler.counts import Stride, convolved, part, plus, times
+from phonolith.compiler.ir import Node
+from phonolith.compiler.lower.blocked import blocked_product
+from phonolith.compiler.lower.context import SATURATE, Lowering
+from phonolith.compiler.lower.copy import packed_input
+from phonolith.compiler.lower.linear import constant_operand, schedule, table_of
+from phonolith.compiler.lower.product import Product, ProductSchedule
+from phonolith.compiler.views import BlockedView, Rows, View, common_rows
+from phonolith.hw.config import MachineConfig
+from phonolith.hw.isa import WINDOW_BITS, Destination, Multiplier, Pre, Source, Target
+
+PARAMETER_BYTES = 8
+# Channels whose results one VECTOR and one STORE take.
+CHANNELS_TOGETHER = 8
+
+
+def window_words(kernel: int, config: MachineConfig) -> int:
+    """Return the words of a window."""
+    return -(-(config.word_bytes + kernel - 1) // config.word_bytes)
+
+
+def is_banded(node: Node, config: MachineConfig) -> bool:
+    """Tell whether a depthwise convolution can be computed as a banded product: bytes, and not too long a kernel."""
+    words = window_words(node.constants["weight"].shape[1], config)
+    return node.dtype != "int16" and words <= min((1 << WINDOW_BITS) - 1, config.rows)
+
+
+def lower_depthwise(ctx: Lowering, node: Node) -> None:
+    """Emit a depthwise convolution, banded if possible, and put its result in the order its readers need."""
+    x = framed_input(ctx, node)
+    y = ctx.views[node.name]
+    if not is_banded(node, ctx.config):
+        dense_schedule(ctx, node, x).emit()
+    elif isinstance(y, BlockedView):
+        Banded(ctx, node, x, y).emit()
+    else:
+        blocks = ctx.blocked(y)
+        Banded(ctx, node, x, blocks).emit()
+        reorder(ctx, blocks, y)
+
+
+def framed_input(ctx: Lowering, node: Node) -> View:
+    """Return the input with zeros around it: as it lies in DRAM, or a copy; zeros behind the run's last frame, too."""
+    x, frame = ctx.views[node.inputs[0]], max(node.attributes["padding"])
+    if x.strides[0] == 1 and x.frame_rows >= frame:
+        return x
+    x = packed_input(ctx, x, frame, 0)
+    if node.inputs[0] in ctx.made:
+        ctx.clear_behind(x, node.attributes["padding"][1])
+    return x
+
+
+def dense_schedule(ctx: Lowering, node: Node, x: View) -> ProductSchedule:
+    """Return the convolution as a product with kernels of all channels, zero but for their own."""
+    weight = node.constants["weight"]
+    channels, kernel = weight.shape
+    dense = np.zeros((channels, kernel, channels), np.int8)
+    dense[np.arange(channels), :, np.arange(channels)] = weight
+    ((y,),) = common_rows(ctx.views[node.name])
+    pitch = x.strides[0]
+    a = Rows(x.address - node.attributes["padding"][0] * pitch, 1, 0, ctx.views[node.name].shape[0], pitch, channels,
+             kernel, pitch)
+    return schedule(ctx, node, a, y, *constant_operand(ctx, node, dense))
+
+
+def reorder(ctx: Lowering, blocks: BlockedView, y: View) -> None:
+    """Bring a blocked tensor to rows of channels: the product with the identity."""
+    identity = np.eye(y.shape[1], dtype=np.int8)
+    constants = {"weight": identity, "bias": np.zeros(len(identity), np.int32),
+                 "multiplier": np.ones(len(identity), np.int32), "shift": np.zeros(len(identity), np.int32)}
+    node = Node(f"{ctx.user}, its order", "linear", (), y.dtype, constants)
+    ((rows,),) = common_rows(y)
+    parameters, load_columns = constant_operand(ctx, node, identity)
+    blocked_product(ctx, blocks, Product(
+        a=rows, a_unsigned=y.dtype == "uint8", k=len(identity), columns=len(identity),
+        tile_columns=ctx.config.columns, load_columns=load_columns, y=rows, dtype=y.dtype,
+        parameters=parameters)).emit()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some channels: in all, as many as LOAD can turn at a time and the memories hold twice."""
+
+    first: int
+    count: int
+
+    def pieces(self, last: bool) -> Iterator[tuple[int, int]]:
+        """Yield (first channel of the strip, channels) of what is drained together; at the end, ever less."""
+        start = 0
+        while start < self.count:
+            most = max(1, (self.count - start) // 2) if last else CHANNELS_TOGETHER
+            size = min(most, CHANNELS_TOGETHER, self.count - start)
+            yield start, size
+            start += size
+
+
+class Banded:
+    """Emits a depthwise convolution strip by strip.
+
+    Attributes
+    ----------
+    halves : int
+        Column tiles per channel: WB / C.
+    window, kernel_words : int
+        Words of a window, and of a kernel between zeros.
+    blocks : int
+        Words of results in time, of WB steps each.
+    group : int
+        Row tiles in time that are loaded together.
+    """
+
+    def __init__(self, ctx: Lowering, node: Node, x: View, y: BlockedView):
+        self.ctx, self.node, self.x, self.y = ctx, node, x, y
+        config, weight = ctx.config, node.constants["weight"]
+        self.channels, self.kernel = weight.shape
+        self.halves = config.word_bytes // config.columns
+        self.window = window_words(self.kernel, config)
+        padded = self.kernel + config.word_bytes - config.columns
+        self.kernel_words = pack.tile_words(padded, config)
+        self.frames = y.shape[0]
+        self.blocks = convolved(self.frames, Stride(1, config.word_bytes, 0))
+        self.tiles = -(-self.blocks // config.rows)
+        self.group, self.most = self.choose_sizes()
+        self.weights = ctx.constant(self.pack_kernels(weight))
+        roles = (node.constants[role].repeat(self.halves * config.columns) for role in ("bias", "multiplier", "shift"))
+        self.parameters = ctx.constant(pack.parameters(*roles))
+        self.table = table_of(ctx, node)
+
+    def choose_sizes(self) -> tuple[int, int]:
+        """Return the row tiles and the channels that are loaded together."""
+        ctx = self.ctx
+        most = min(ctx.config.dma_bytes, self.channels, max(1, ctx.parameter.words // (2 * self.halves)),
+                   max(1, ctx.weight.words // (2 * self.halves * self.kernel_words)))
+        for group in range(self.tiles, 0, -1):
+            if most * self.row_words(group) <= ctx.activation.words // 2:
+                return group, most
+        words = self.row_words(1)
+        if words > ctx.activation.words:
+            raise does_not_fit(f"{ctx.user}: one channel", words, ctx.activation)
+        return 1, max(1, ctx.activation.words // 2 // words)
+
+    def row_words(self, group: int) -> int:
+        """Return the words per bank of one channel's windows: of some row tiles, and of what follows them."""
+        config = self.ctx.config
+        steps = min(group * config.rows * config.word_bytes, int(self.frames)) + self.kernel - 1
+        words = -(-steps // config.word_bytes)
+        return -(-words // config.rows) * self.window
+
+    def pack_kernels(self, weight: np.ndarray) -> np.ndarray:
+        """Return the kernels between zeros, int8 ``[channels, halves, bytes]``, as bytes."""
+        config = self.ctx.config
+        packed = np.zeros((self.channels, self.halves, self.kernel_words * config.word_bytes), np.int8)
+        for half in range(self.halves):
+            packed[:, half, half * config.columns:][:, :self.kernel] = weight
+        return packed.view(np.uint8)
+
+    def emit(self) -> None:
+        """Emit all strips."""
+        ctx = self.ctx
+        for first in range(0, self.channels, self.most):
+            strip = Strip(first, min(self.most, self.channels - first))
+            tiles = strip.count * self.halves
+            with ctx.take(ctx.weight, tiles * self.kernel_words) as kernels, \
+                    ctx.take(ctx.parameter, tiles) as parameters:
+                for start in range(0, self.tiles, self.group):
+                    last = first + self.most >= self.channels and start + self.group >= self.tiles
+                    self.emit_group(strip, range(start, min(start + self.group, self.tiles)), kernels, parameters, last)
+
+    def emit_group(self, strip: Strip, tiles: range, kernels: int, parameters: int, last: bool) -> None:
+        """Emit some row tiles of a strip; with the first ones, its kernels are loaded."""
+        ctx, row_words = self.ctx, self.row_words(self.group)
+        with ctx.take(ctx.activation, strip.count * row_words) as base:
+            self.load_windows(strip, tiles, base, row_words)
+            if tiles.start == 0:
+                self.load_constants(strip, kernels, parameters)
+            for tile in tiles:
+                for first, count in strip.pieces(last):
+                    offset = first * self.halves
+                    self.emit_piece(strip.first + first, count, tile, base + first * row_words
+                                    + (tile - tiles.start) * self.window, row_words,
+                                    kernels + offset * self.kernel_words, parameters + offset)
+
+    def load_windows(self, strip: Strip, tiles: range, base: int, row_words: int) -> None:
+        """Load a strip's windows, turned by LOAD if its rows are steps."""
+        ctx, x, config = self.ctx, self.x, self.ctx.config
+        first = tiles.start * config.rows * config.word_bytes
+        steps = plus(part(self.frames, first, len(tiles) * config.rows * config.word_bytes), self.kernel - 1)
+        step, channel = x.strides
+        address = x.address + (first - self.node.attributes["padding"][0]) * step + strip.first * channel
+        if step == 1:
+            ctx.emitter.load(target=Target.ACTIVATION, address=address, base=base, row_words=row_words,
+                             window=self.window, inner_count=strip.count, inner_stride=channel, segment_bytes=steps)
+        else:
+            ctx.emitter.load(target=Target.ACTIVATION, address=address, base=base, row_words=row_words,
+                             window=self.window, transpose=True, inner_count=steps, inner_stride=step,
+                             segment_bytes=strip.count)
+
+    def load_constants(self, strip: Strip, kernels: int, parameters: int) -> None:
+        """Load a strip's kernels, into one bank, and its parameters."""
+        ctx, config = self.ctx, self.ctx.config
+        size = self.halves * self.kernel_words * config.word_bytes
+        ctx.emitter.load(target=Target.WEIGHT, address=self.weights + strip.first * size, base=kernels, one_bank=True,
+                         segment_bytes=strip.count * size)
+        size = self.halves * config.columns * PARAMETER_BYTES
+        ctx.load_block(Target.PARAMETER, self.parameters + strip.first * size, strip.count * size, parameters)
+
+    def emit_piece(self, channel: int, count: int, tile: int, a_base: int, row_words: int, kernels: int,
+                   parameters: int) -> None:
+        """Emit some channels of a row tile: MATMUL, VECTOR and STORE."""
+        ctx, config, table = self.ctx, self.ctx.config, self.table
+        rows, chunks = part(self.blocks, tile * config.rows, config.rows), count * self.halves
+        ctx.emitter.matmul(
+            a_base=a_base, a_tile_words=row_words, w_base=kernels, w_tile_words=self.kernel_words, band=True,
+            rows=times(part(self.blocks, tile * config.rows, 1), count * config.rows),
+            columns=self.halves * config.columns, k=config.word_bytes + self.kernel - 1,
+            a_unsigned=self.x.dtype == "uint8")
+        if table:
+            ctx.load_table(table.entries, table.address)
+        pitch = ctx.scratch_words(chunks * config.columns, 1)
+        with ctx.take(ctx.results, rows * pitch) as result:
+            ctx.emitter.vector(
+                rows=rows, columns=chunks * config.columns, source=Source.DRAIN, pre=Pre.BIAS,
+                multiplier=Multiplier.COLUMN, parameter_base=parameters,
+                saturate=SATURATE[table.index if table else self.node.dtype], table=table is not None,
+                table_signed=table is not None and self.node.dtype == "int8", destination=Destination.SCRATCHPAD,
+                destination_byte=True, destination_base=result, destination_pitch=pitch)
+            ctx.emitter.store(
+                address=self.y.address + tile * config.rows * self.y.strides[0] + channel * config.word_bytes,
+                base=result, pitch=pitch, inner_count=rows, inner_stride=self.y.strides[0],
+                row_bytes=count * config.word_bytes)
