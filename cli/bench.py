@@ -26,8 +26,9 @@ def render_product(result: Result) -> None:
         ("bit-exact", cell(result["bit_exact"])),
     ])
     print_engines(result["engines"])
-    if "products" in result:
+    if "operators" in result:
         print_prediction(result, result["cycles"])
+    if "products" in result:
         print_explanation(result["products"])
 
 
@@ -59,6 +60,19 @@ def gemm(config, m: int, k: int, n: int, bits: str, transpose_b: bool, runtime_b
     if transpose_b and runtime_b:
         raise click.UsageError("--transpose-b and --runtime-b exclude each other.")
     return bench_gemm(m, k, n, config, transpose_b=transpose_b, runtime_b=runtime_b, a=a, b=b, explained=explained)
+
+
+@bench.command()
+@click.argument("frames", type=SIZE, metavar="T")
+@click.argument("channels", type=SIZE, metavar="C")
+@click.argument("kernel", type=SIZE, metavar="K")
+@EXPLAIN
+@verb(render_product, exit_code=lambda result: 0 if result["bit_exact"] else 1)
+def dwconv(config, frames: int, channels: int, kernel: int, explained: bool) -> Result:
+    """Convolve T steps of C channels, each with a kernel of K of its own (depthwise), on the RTL."""
+    from phonolith.sim.bench import bench_dwconv
+
+    return bench_dwconv(frames, channels, kernel, config, explained=explained)
 
 
 @bench.command()

@@ -38,10 +38,31 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     else:
         graph, inputs = weight_product(right), {"a": left}
     shapes = {name: x.shape for name, x in inputs.items()} | {"y": (m, n)}
-    program = generate(graph, shapes, config)
-    result = execute_rtl(program, program.image(inputs), machine(config))
+    more = {"products": explain(graph, shapes, config)} if explained else {}
+    return measure(graph, inputs, m * k * n, config, explained) | more
+
+
+def bench_dwconv(frames: int, channels: int, kernel: int, config: MachineConfig, seed: int = 0,
+                 explained: bool = False) -> dict:
+    """Convolve each of the channels of a random int8 ``[T, C]`` with a kernel of its own on the RTL, zeros around it.
+
+    x lies in DRAM channel by channel, y in the blocks of steps that the linear layer behind such a convolution reads
+    (``docs/architecture.md``). Returns what :func:`bench_gemm` does, but for ``products``.
+    """
+    rng = np.random.default_rng(seed)
+    x, weight = operand(None, (frames, channels), "x", rng), operand(None, (channels, kernel), "kernels", rng)
+    before = (kernel - 1) // 2
+    node = Node("y", "depthwise_conv1d", ("x",), "int8", channel_constants(weight),
+                {"padding": [before, kernel - 1 - before]})
+    graph = Graph("dwconv", (Value("x", "int8", (channels,)),), (node,), ("y",))
+    return measure(graph, {"x": x}, frames * channels * kernel, config, explained)
+
+
+def measure(graph: Graph, inputs: dict[str, np.ndarray], macs: int, config: MachineConfig, explained: bool) -> dict:
+    """Run a graph of one node ``y`` on the RTL and compare with the golden model; see :func:`bench_gemm`."""
     expected = interpret(graph, inputs)["y"]
-    macs = m * k * n
+    program = generate(graph, {name: x.shape for name, x in inputs.items()} | {"y": expected.shape}, config)
+    result = execute_rtl(program, program.image(inputs), machine(config))
     return {
         "cycles": result.cycles,
         "macs": macs,
@@ -50,7 +71,7 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
         "engines": result.engines,
         "dram_bytes": {"read": result.dram_read_beats * config.bus_bytes,
                        "written": result.dram_write_beats * config.bus_bytes},
-        **({**explain_program(program, config), "products": explain(graph, shapes, config)} if explained else {}),
+        **(explain_program(program, config) if explained else {}),
     }
 
 
@@ -83,12 +104,16 @@ def requantization(k: int) -> tuple[int, int]:
 
 def weight_product(b: np.ndarray) -> Graph:
     """Return a graph that multiplies by a constant K x N."""
-    k, n = b.shape
+    node = Node("y", "linear", ("a",), "int8", channel_constants(np.ascontiguousarray(b.T)))
+    return Graph("gemm", (Value("a", "int8", (len(b),)),), (node,), ("y",))
+
+
+def channel_constants(weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Return weights ``[N, K]`` with biases of zero and one factor for all channels."""
+    channels, k = weight.shape
     multiplier, shift = requantization(k)
-    constants = {"weight": np.ascontiguousarray(b.T), "bias": np.zeros(n, np.int32),
-                 "multiplier": np.full(n, multiplier, np.int32), "shift": np.full(n, shift, np.int32)}
-    node = Node("y", "linear", ("a",), "int8", constants)
-    return Graph("gemm", (Value("a", "int8", (k,)),), (node,), ("y",))
+    return {"weight": weight, "bias": np.zeros(channels, np.int32),
+            "multiplier": np.full(channels, multiplier, np.int32), "shift": np.full(channels, shift, np.int32)}
 
 
 def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool) -> Graph:

@@ -27,6 +27,8 @@ from phonolith.hw.isa import WINDOW_BITS, Destination, Multiplier, Pre, Source, 
 PARAMETER_BYTES = 8
 # Channels whose results one VECTOR and one STORE take.
 CHANNELS_TOGETHER = 8
+# Channels of the first strip where the next ones can be loaded just as well.
+FIRST_CHANNELS = 3
 
 
 def window_words(kernel: int, config: MachineConfig) -> int:
@@ -172,14 +174,20 @@ class Banded:
     def emit(self) -> None:
         """Emit all strips."""
         ctx = self.ctx
-        for first in range(0, self.channels, self.most):
-            strip = Strip(first, min(self.most, self.channels - first))
+        for strip in self.strips():
             tiles = strip.count * self.halves
             with ctx.take(ctx.weight, tiles * self.kernel_words) as kernels, \
                     ctx.take(ctx.parameter, tiles) as parameters:
                 for start in range(0, self.tiles, self.group):
-                    last = first + self.most >= self.channels and start + self.group >= self.tiles
+                    last = strip.first + strip.count == self.channels and start + self.group >= self.tiles
                     self.emit_group(strip, range(start, min(start + self.group, self.tiles)), kernels, parameters, last)
+
+    def strips(self) -> Iterator[Strip]:
+        """Yield the strips: growing ones where a channel's steps are contiguous, so that the array starts early."""
+        first, size = 0, FIRST_CHANNELS if self.x.strides[0] == 1 else self.most
+        while first < self.channels:
+            yield Strip(first, min(size, self.most, self.channels - first))
+            first, size = first + min(size, self.most), size + -(-size // 2)
 
     def emit_group(self, strip: Strip, tiles: range, kernels: int, parameters: int, last: bool) -> None:
         """Emit some row tiles of a strip; with the first ones, its kernels are loaded."""
