@@ -102,8 +102,8 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
 @MODEL
 @click.option("--random", "count", type=click.IntRange(min=1), metavar="N",
               help="Check N random cases instead.")
-@click.option("--kind", type=click.Choice(["graph", "program"]), default="graph",
-              help="What random cases are: compiled graphs, or instruction streams that no compiler made.")
+@click.option("--kind", type=click.Choice(["graph", "conformer", "program"]), default="graph",
+              help="Random cases: compiled graphs, whole Conformers, or instruction streams that no compiler made.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="First seed of random cases.")
 @click.option("--stalls", is_flag=True, help="Hold up every AXI channel at random (random cases only).")
 @click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
@@ -149,7 +149,7 @@ def inject(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     if count is not None and kind == "program":
         return inject_into_programs(count, config, fault, seed, stalls)
     if count is not None:
-        cases = ladder.graph_cases(count, seed)
+        cases = ladder.RANDOM_CASES[kind](count, seed)
     elif data is not None:
         cases = ladder.string_cases(data, strings, model, seed)
     else:

@@ -13,8 +13,7 @@ class Operator:
     ``inputs`` lists the dtypes allowed for each input, ``outputs`` those of the result (empty: that of
     the first input), ``constants`` the dtype of each constant by role ("output": the node's dtype),
     ``optional`` the names of attributes that may be absent, ``optional_constants`` are like ``constants``
-    but may be absent, ``optional_inputs`` says how many trailing inputs may be. Programs cannot hold operators that
-    are not ``compiled``; the golden model runs them.
+    but may be absent, ``optional_inputs`` says how many trailing inputs may be.
     """
 
     summary: str
@@ -25,7 +24,6 @@ class Operator:
     optional: tuple[str, ...] = ()
     optional_constants: dict[str, str] = field(default_factory=dict)
     optional_inputs: int = 0
-    compiled: bool = True
 
 
 CHANNEL_CONSTANTS = {"weight": "int8", "bias": "int32", "multiplier": "int32", "shift": "int32"}

@@ -12,7 +12,6 @@ from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels
 from phonolith.compiler.lower.depthwise import is_banded
-from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
@@ -37,17 +36,7 @@ def compile_graph(graph: Graph, config: MachineConfig, frames: int) -> Program:
     """
     check_frames(graph, frames)
     lowered = lower_graph(graph)  # check, prove sums, fuse
-    check_compiled(lowered)
     return generate(lowered, infer_shapes(lowered, Count(Size(frames))), config, frames)
-
-
-def check_compiled(graph: Graph) -> None:
-    """Refuse operators that programs cannot hold: PhonolithError ``unsupported-operator``."""
-    for node in graph.nodes:
-        if not OPERATORS[node.op].compiled:
-            raise PhonolithError(
-                "unsupported-operator", f"node {node.name!r} ({node.op}) cannot be compiled to a program.",
-                "Run the model with the golden model: phonolith evaluate.")
 
 
 def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig, frames: int | None = None) -> Program:

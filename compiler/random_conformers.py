@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from phonolith.compiler import random_graphs
 from phonolith.compiler.fixed_point import (
     encode_multiplier,
     encode_reciprocal,
@@ -155,6 +156,7 @@ def positions_block(b: Builder, x: Tensor) -> Tensor:
 
 
 BLOCKS = (depthwise_block, glu_block, local_attention_block, positions_block)
+ALL_BLOCKS = (*random_graphs.BLOCKS, *BLOCKS)
 
 
 def residual(b: Builder, stream: Tensor, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from phonolith.compiler import model_file
 from phonolith.compiler.disassembler import disassemble
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.random_conformers import ALL_BLOCKS, random_conformer
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -134,18 +135,25 @@ def string_cases(data: str | os.PathLike, strings: int, model: str,
 
 def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, rungs: Sequence[str] = RUNGS,
                   stalls: bool = False, waves: Path | None = None) -> dict:
-    """Verify ``count`` random integer graphs (``kind`` graph) or instruction streams (program), from ``seed`` on."""
+    """Verify ``count`` random graphs, Conformers or instruction streams (``kind`` program), from ``seed`` on."""
     if kind == "program":
         return verify_programs(count, config, seed, stalls)
-    if kind != "graph":
-        raise ValueError(f"kind must be 'graph' or 'program', not {kind!r}")
-    return verify_cases(graph_cases(count, seed), config, rungs, stalls, waves)
+    return verify_cases(RANDOM_CASES[kind](count, seed), config, rungs, stalls, waves)
 
 
 def graph_cases(count: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield random graphs with random inputs as cases."""
     for each in range(seed, seed + count):
-        yield f"seed {each}", *random_graph(each)
+        yield f"seed {each}", *random_graph(each, ALL_BLOCKS)
+
+
+def conformer_cases(count: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
+    """Yield random Conformers with random inputs as cases."""
+    for each in range(seed, seed + count):
+        yield f"seed {each}", *random_conformer(each)
+
+
+RANDOM_CASES = {"graph": graph_cases, "conformer": conformer_cases}
 
 
 def verify_programs(count: int, config: MachineConfig, seed: int = 0, stalls: bool = False,

@@ -9,16 +9,13 @@ import pytest
 from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.model_file import graph_to_json, load, save
-from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.passes.check import check
 from phonolith.compiler.passes.fuse_table import fuse_table
 from phonolith.compiler.passes.prove_accumulators import prove_accumulators
-from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.random_conformers import BLOCKS, Attending, attention, depthwise, random_conformer
 from phonolith.compiler.random_graphs import Builder, Tensor, random_graph
 from phonolith.compiler.shapes import infer_shapes, longest_frames, minimum_frames, visible_chunks
-from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.compare import compare_graphs
 from phonolith.sim.golden.interpret import interpret
@@ -192,17 +189,6 @@ def test_fused_tables_keep_the_bits(seed):
     fused = fuse_table(lower_graph(graph))
     assert compare_graphs(graph, check(fused), inputs) == []
     assert sum(node.op == "table" for node in fused.nodes) == 0
-
-
-@pytest.mark.parametrize(("op", "seed"), [("depthwise_conv1d", 1), ("multiply", 2), ("attention with positions", 0)])
-def test_what_programs_cannot_hold_is_refused(op, seed):
-    name = op.partition(" ")[0]
-    graph = LOCAL if name == "attention" else next(
-        g for g in (random_graph(s, (BLOCKS[seed - 1],))[0] for s in range(9)) if g.nodes[-1].op == name)
-    with pytest.raises(PhonolithError) as caught:
-        compile_graph(graph, MachineConfig.load(array="8x8"), 9)
-    assert caught.value.kind == "unsupported-operator" and f"({op}) cannot be compiled" in caught.value.message
-    assert OPERATORS[name].compiled == (name == "attention")
 
 
 def streams() -> list[int]:
