@@ -17,7 +17,7 @@ from phonolith.compiler.fixed_point import (
     wide_exponential_tables,
 )
 from phonolith.compiler.ir import Graph, Value
-from phonolith.compiler.random_graphs import TARGET_RMS, Builder, Tensor, settled_rms
+from phonolith.compiler.random_graphs import TARGET_RMS, Builder, Tensor, settled_rms, table_block
 
 KERNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 30, 31, 32, 33, 40)
 # Steps per unit of what SiLU and sigmoid tables read.
@@ -155,7 +155,24 @@ def positions_block(b: Builder, x: Tensor) -> Tensor:
     return add_rows(b, stream, stream.shape[0] + b.integer(0, 5))
 
 
-BLOCKS = (depthwise_block, glu_block, local_attention_block, positions_block)
+def tabled_block(b: Builder, x: Tensor) -> Tensor:
+    """A product with constant weights and a function behind it."""
+    x = b.bytes(x)
+    index = b.choose("int8", "uint8")
+    kind, kernel, width = b.integer(0, 2), b.integer(1, 3), b.integer(3, 40)
+    if kind == 0:
+        return table_block(b, b.linear(x, width, index))
+    if kind == 1:
+        return table_block(b, depthwise(b, x, kernel, [kernel - 1, 0], index))
+    image = b.reshape(x, x.width, 1)
+    constants = b.channel_constants(4, (kernel, 1, 1), x.rms, index)
+    shape = (x.shape[0] + kernel - 1, x.width, 4)
+    y = b.append("conv2d", (image,), index, shape, settled_rms(index), constants,
+                 stride=[1, 1], padding=[kernel - 1, 0])
+    return b.reshape(table_block(b, y), x.width * 4)
+
+
+BLOCKS = (depthwise_block, glu_block, local_attention_block, positions_block, tabled_block)
 ALL_BLOCKS = (*random_graphs.BLOCKS, *BLOCKS)
 
 

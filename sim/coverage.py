@@ -18,6 +18,9 @@ IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "
            "destination_register")
 # Operators with exponentials of 8 or of 16 bits.
 SOFTMAX = ("softmax_exp", "attention")
+# Forms of operators, by the constant or attribute that tells them.
+FORMS = {"normalize": ("matmul",), "positions": ("attention",), "chunk": ("attention",),
+         "table": ("linear", "conv2d", "depthwise_conv1d")}
 
 # What can hold an engine up: the array reads memories of its own, but may wait for words on their way from DRAM; only
 # array and vector engine share the drain.
@@ -40,7 +43,7 @@ class Coverage:
 
     def node(self, node: Node) -> None:
         """Count an operator of a lowered graph."""
-        self.operators[operator_name(node)] += 1
+        self.operators.update(names_of(node))
 
     def retire(self, _position: int, mnemonic: str, operands: dict[str, int], _state) -> None:
         """Count one instruction, and its settings unless it is empty.
@@ -82,15 +85,16 @@ class Coverage:
 def operator_names() -> list[str]:
     """Return the names under which operators are counted."""
     plain = [name for name in OPERATORS if name not in SOFTMAX]
-    return [*plain, "matmul.normalize", *(f"{name}.{bits}" for name in SOFTMAX for bits in (8, 16))]
+    softmax = [f"{name}.{bits}" for name in SOFTMAX for bits in (8, 16)]
+    return [*plain, *softmax, *(f"{name}.{form}" for form, names in FORMS.items() for name in names)]
 
 
-def operator_name(node: Node) -> str:
-    """Return under which name an operator is counted: softmax with the bits of its exponentials."""
-    if node.op in SOFTMAX:
-        wide = "offset" in node.attributes.get("exp", node.attributes)
-        return f"{node.op}.{16 if wide else 8}"
-    return "matmul.normalize" if node.attributes.get("normalize") else node.op
+def names_of(node: Node) -> list[str]:
+    """Return the names under which an operator is counted: softmax with the bits of its exponentials, and its forms."""
+    wide = "offset" in node.attributes.get("exp", node.attributes)
+    name = f"{node.op}.{16 if wide else 8}" if node.op in SOFTMAX else node.op
+    present = node.constants.keys() | {role for role, value in node.attributes.items() if value}
+    return [name, *(f"{node.op}.{form}" for form, names in FORMS.items() if node.op in names and form in present)]
 
 
 def flag_names(instruction: isa.Instruction) -> list[str]:

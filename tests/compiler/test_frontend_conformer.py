@@ -128,8 +128,8 @@ def test_integers_are_close(name):
 
 
 @pytest.mark.parametrize("activation", [
-    nn.ReLU6(), nn.Hardtanh(-2, 3), nn.Hardsigmoid(), nn.Hardswish(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Softplus(2), nn.Mish(),
-    nn.SiLU(inplace=True)])
+    nn.ReLU6(), nn.Hardtanh(-2, 3), nn.Hardsigmoid(), nn.Hardswish(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Softplus(2),
+    nn.Mish(), nn.SiLU(inplace=True)])
 def test_activations_are_tables(activation):
     torch.manual_seed(0)
     module, x = Wrapped(lambda self, x: activation(3 * x)).eval(), noise_features(1, 10, 1, 51)[0]

@@ -7,6 +7,7 @@ import pytest
 
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.pipeline import compile_graph
+from phonolith.compiler.random_conformers import ALL_BLOCKS
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
@@ -161,7 +162,7 @@ def test_view_alone_needs_no_instruction():
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_graphs(seed):
-    graph, inputs = random_graph(seed)
+    graph, inputs = random_graph(seed, ALL_BLOCKS)
     for machine in ("8x8", "16x16", MACHINES[2 + seed % 3]):
         cases.check(graph, machine, inputs=inputs)
 

@@ -16,9 +16,12 @@ from phonolith.compiler.passes.prove_accumulators import prove_accumulators
 from phonolith.compiler.random_conformers import BLOCKS, Attending, attention, depthwise, random_conformer
 from phonolith.compiler.random_graphs import Builder, Tensor, random_graph
 from phonolith.compiler.shapes import infer_shapes, longest_frames, minimum_frames, visible_chunks
+from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.compare import compare_graphs
 from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.ladder import execute_iss, first_difference, make_case
+from phonolith.sim.verify import verify_random
 
 SEEDS = range(40)
 WIDTH = 12
@@ -189,6 +192,24 @@ def test_fused_tables_keep_the_bits(seed):
     fused = fuse_table(lower_graph(graph))
     assert compare_graphs(graph, check(fused), inputs) == []
     assert sum(node.op == "table" for node in fused.nodes) == 0
+
+
+@pytest.mark.parametrize("array", ["4x4", "8x8", "12x20", "16x16"])
+def test_programs_compute_what_the_golden_model_says(array):
+    config = MachineConfig.load(array=array)
+    for seed in range(5):
+        case = make_case(*random_conformer(seed), config)
+        assert first_difference(case, "iss", execute_iss(case, config)) is None, seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("array", ["4x4", "8x8", "16x16"])
+def test_a_hundred_conformers(array):
+    """Golden model and instruction-set simulator; RTL, too, for the first twenty."""
+    config = MachineConfig.load(array=array)
+    for count, seed, rungs in ((20, 0, ("golden", "iss", "rtl")), (80, 20, ("golden", "iss"))):
+        result = verify_random("conformer", count, config, seed, rungs)
+        assert (result["checked"], result["failed"]) == (count, 0), result["first_difference"]
 
 
 def streams() -> list[int]:

@@ -9,7 +9,7 @@ from phonolith.compiler.operators import OPERATORS
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.random_conformers import ALL_BLOCKS
 from phonolith.compiler.random_graphs import random_graph
-from phonolith.sim.coverage import operator_name, operator_names
+from phonolith.sim.coverage import names_of, operator_names
 from phonolith.sim.golden.interpret import interpret
 
 SEEDS = range(120)
@@ -28,7 +28,7 @@ def test_every_operator_dtype_and_size_occurs():
         seen[f"T={len(inputs['x'])}"] += 1
         dtypes = {item.name: item.dtype for item in (*graph.inputs, *graph.nodes)}
         for node in lower_graph(graph).nodes:
-            seen[operator_name(node)] += 1
+            seen.update(names_of(node))
         for node in (*graph.nodes, *lower_graph(graph).nodes):
             seen[node.op] += 1
             seen[f"{node.op} {dtypes[node.inputs[0]]} -> {node.dtype}"] += 1

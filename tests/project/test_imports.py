@@ -25,7 +25,7 @@ ARROWS = {
     "compiler/quantize": ("hw", "models", "compiler"),
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program",
             # The ladder checks that every pass keeps the bits, on random graphs too.
-            "compiler.passes", "compiler.random_graphs",
+            "compiler.passes", "compiler.random_graphs", "compiler.random_conformers",
             # Differences name the instruction; coverage counts operators.
             "compiler.disassembler", "compiler.operators",
             "models.features", "models.decode", "models.data"),
