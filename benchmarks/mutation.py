@@ -44,14 +44,15 @@ BLOCKS = {
     "vector unit": (f"{TOP}.vector", f"{TOP}.vector.issue", f"{TOP}.vector.issue.*", f"{TOP}.vector.lane_?",
                     f"{TOP}.vector.reduction", f"{TOP}.vector.registers", f"{TOP}.vector.row_unit",
                     f"{TOP}.vector.row_unit.*"),
-    "DMA": (f"{TOP}.load", f"{TOP}.load.*", f"{TOP}.store", f"{TOP}.store.*", f"{TOP}.arbiter"),
+    "DMA": (f"{TOP}.load", f"{TOP}.load.*", f"{TOP}.activation_writes", f"{TOP}.store", f"{TOP}.store.*",
+            f"{TOP}.arbiter"),
     "sequencer": (f"{TOP}.sequencer", f"{TOP}.fetch", f"{TOP}.fetch.*", f"{TOP}.semaphores", f"{TOP}.*_dispatcher",
                   f"{TOP}.*_dispatcher.*"),
 }
 # The fast tests that run an 8x8 machine with its RTL; the quickest to find something first.
 TESTS = ("tests/rtl/test_top.py", "tests/sim/test_random_programs.py", "tests/rtl/test_cycles.py",
-         "tests/sim/test_large_counts.py", "tests/rtl/test_recovery.py", "tests/sim/test_ladder.py",
-         "tests/sim/test_rmsnorm.py", "tests/sim/test_rowop.py", "tests/rtl/test_faults.py",
+         "tests/sim/test_depthwise.py", "tests/sim/test_large_counts.py", "tests/rtl/test_recovery.py",
+         "tests/sim/test_ladder.py", "tests/sim/test_rmsnorm.py", "tests/sim/test_rowop.py", "tests/rtl/test_faults.py",
          "tests/numerics/test_corners.py")
 # Other machines are not the mutant; tests of the comparison itself expect differences.
 LEFT_OUT = "not 16x16 and not cocotb and not planted and not reports and not shrinking"

@@ -61,10 +61,14 @@ class Bench:
         Cycles before the next instruction is offered; before a tile that is valid is taken.
     follow : str, optional
         ``activation`` or ``weight``: a LOAD is still writing that memory, from word 0 on, a word per 7 cycles.
+    written : int
+        The LOAD does not get beyond this word.
     """
 
-    def __init__(self, ctx: Context, matmuls: list[Matmul], gaps=lambda: 0, delays=lambda: 0, follow=None):
+    def __init__(self, ctx: Context, matmuls: list[Matmul], gaps=lambda: 0, delays=lambda: 0, follow=None,
+                 written=DEPTH):
         self.ctx, self.matmuls, self.gaps, self.delays, self.follow = ctx, matmuls, gaps, delays, follow
+        self.written = written
         source = np.random.default_rng(len(matmuls))
         self.activations, self.weights = (source.integers(-128, 128, (banks, DEPTH, WORD)).astype(np.int8)
                                           for banks in (ROWS, COLUMNS))
@@ -73,6 +77,7 @@ class Bench:
         self.banks = [(port, bank) for ports_, banks in ((ports.activation_read, self.activations),
                                                          (ports.weight_read, self.weights))
                       for port, bank in zip(ports_, banks, strict=True)]
+        self.words_read = [0] * len(self.banks)
         self.row, self.frontier, self.cycle, self.shown = ROWS, 0, 0, False
         self.tiles: list[np.ndarray] = []
         self.accepted, self.done, self.valid, self.started, self.last_reads = [], [], [], [], []
@@ -100,7 +105,7 @@ class Bench:
     def play_load(self) -> None:
         """Words from ``frontier`` on are still to be written."""
         if self.follow:
-            chain, self.frontier = self.ctx.ports.chain, min(self.cycle // 7, DEPTH)
+            chain, self.frontier = self.ctx.ports.chain, min(self.cycle // 7, self.written)
             self.ctx.set(getattr(chain, self.follow), self.frontier < DEPTH)
             self.ctx.set(chain.frontier, self.frontier)
             self.ctx.set(chain.end, DEPTH)
@@ -141,6 +146,7 @@ class Bench:
         if ready and int(self.ctx.ports.instruction.valid.handle.value):
             self.accepted.append(self.cycle)
         for k, (bank_port, bank) in enumerate(self.banks):
+            self.words_read[k] += reads[2 * k]
             if reads[2 * k]:
                 address = reads[2 * k + 1]
                 self.ctx.set(bank_port.data, int.from_bytes(bank[address].tobytes(), "little"))
@@ -191,3 +197,15 @@ async def array_engine_follows(dut):
         bench = Bench(ctx, [matmul, matmul], follow=follow)
         await bench.run()
         assert bench.stalled["dram"] > 10
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def array_engine_reads_kernels(dut):
+    """A band reads the words of its kernels, of bank 0 only, and waits for no others."""
+    ctx = await begin(dut, "array_engine")
+    for length in (1, WORD, WORD + 1, 2 * WORD):
+        words = -(-length // WORD)
+        matmul = Matmul(k=length + COLUMNS - 1, a_base=3, w_base=5, band=1)
+        bench = Bench(ctx, [matmul], follow="weight", written=5 + words)
+        await bench.run()
+        assert bench.words_read == [-(-matmul.k // WORD)] * ROWS + [words] + [0] * (COLUMNS - 1)
