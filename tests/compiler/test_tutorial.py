@@ -1,0 +1,16 @@
+"""The tutorial's code runs as it stands, and does what the text says."""
+
+import re
+
+import pytest
+
+pytest.importorskip("torch").set_num_threads(1)
+
+
+def test_own_model(repository, capfd):
+    blocks = re.findall(r"```python\n(.*?)```", (repository / "docs" / "tutorial-own-model.md").read_text(), re.DOTALL)
+    names: dict = {"__name__": "tutorial"}
+    exec("\n".join(blocks), names)  # noqa: S102 (our own text)
+    assert names["right"] > 0.9 and names["alike"] > 0.97
+    assert names["difference"] is None
+    assert "cycles; difference: None" in capfd.readouterr().out
