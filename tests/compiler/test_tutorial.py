@@ -10,7 +10,7 @@ pytest.importorskip("torch").set_num_threads(1)
 def test_own_model(repository, capfd):
     blocks = re.findall(r"```python\n(.*?)```", (repository / "docs" / "tutorial-own-model.md").read_text(), re.DOTALL)
     names: dict = {"__name__": "tutorial"}
-    exec("\n".join(blocks), names)  # noqa: S102 (our own text)
+    exec("\n".join(blocks), names)
     assert names["right"] > 0.9 and names["alike"] > 0.97
     assert names["difference"] is None
     assert "cycles; difference: None" in capfd.readouterr().out
