@@ -235,6 +235,28 @@ def test_new_model(tmp_path):
     assert (tmp_path / "c.safetensors").read_bytes() != (tmp_path / "a.safetensors").read_bytes()
 
 
+def test_new_streaming_conformer(tmp_path):
+    pytest.importorskip("torch")
+    from phonolith.compiler.inspect import inspect
+    from phonolith.compiler.model_file import load
+    from phonolith.compiler.quantize import new_model
+    from phonolith.models.families import read_spec
+    from phonolith.models.features import FeatureStream
+    from phonolith.sim.recognise import feature_parameters
+
+    spec = tmp_path / "spec.toml"
+    spec.write_text("[conformer]\nwidth = 32\nheads = 2\nlayers = 1\nchannels = 4\nffn = 32\n"
+                    "chunk = 4\nleft = 1\ntransducer = 16\n")
+    new_model(spec, 3, tmp_path / "a.safetensors")
+    graph = load(tmp_path / "a.safetensors")
+    assert graph.metadata["family"] == "conformer-ctc"
+    counts = read_spec(spec).counts
+    assert inspect(graph, 100)["parameters"] == counts
+    assert counts["encoder_and_transducer"] == counts["encoder"] + counts["transducer"]
+    frames = FeatureStream(feature_parameters(graph)).push(np.zeros(2000, np.float32))
+    assert frames.shape == (23, 40)
+
+
 def test_checkpoint(model, fsdd, tmp_path):
     from phonolith.compiler.model_file import load
     from phonolith.compiler.quantize import quantize_checkpoint
