@@ -69,7 +69,8 @@ def test_without_torch_the_remedy_is_named(monkeypatch):
     assert "EXTRAS=train" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("name", "bar"), [("encoder-ctc", 0.06), ("conformer-ctc", 0.015)])
+@pytest.mark.parametrize(("name", "bar"), [("encoder-ctc", 0.06), ("conformer-ctc", 0.015),
+                                           ("conformer-ctc-stream", 0.03)])
 def test_shipped_float_models_meet_the_bar(name, bar, fsdd, repository):
     pytest.importorskip("torch", reason="float models need torch (make setup EXTRAS=train)")
     checkpoint = repository / "models" / "checkpoints" / f"{name}.safetensors"
