@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph
+from phonolith.compiler.shapes import infer_shapes
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.decode import words
 from phonolith.models.features import FeatureParameters
@@ -41,10 +42,14 @@ def transcript(graph: Graph, ids: np.ndarray) -> list[str]:
 
 
 def golden_recogniser(graph: Graph) -> Callable[[np.ndarray], list[str]]:
-    """Return the golden model of ``graph`` as a function from float32 features ``[T, mels]`` to words."""
+    """Return the golden model of ``graph`` as a function from float32 features ``[T, mels]`` to words.
+
+    The function raises PhonolithError ``input-too-short`` or ``input-too-long`` where the model says nothing.
+    """
     (value,), (output,) = graph.inputs, graph.outputs
 
     def recognise(features: np.ndarray) -> list[str]:
+        infer_shapes(graph, len(features))
         values = interpret(graph, {value.name: quantize_features(graph, features)})
         return transcript(graph, values[output])
 

@@ -7,7 +7,7 @@ from phonolith.compiler import model_file
 from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.evaluate import evaluate
-from phonolith.sim.recognise import golden_recogniser, quantize_features, transcript
+from phonolith.sim.recognise import feature_parameters, golden_recogniser, quantize_features, transcript
 
 GRAPH = Graph(
     "g",
@@ -33,9 +33,19 @@ def test_a_model_without_words_cannot_spell():
         transcript(Graph("g", (), (), ()), np.array([1]))
 
 
-def test_shipped_model_hears_real_recordings(fsdd):
-    name = "encoder-ctc-w8"
-    if name not in model_file.shipped_models():
-        pytest.skip(f"{name} is not in this checkout")
-    recognise = golden_recogniser(model_file.load(model_file.resolve(name)))
-    assert evaluate(recognise, fsdd, strings=100).errors.wer <= 0.06
+@pytest.mark.parametrize(("frames", "kind", "remedy"), [
+    (6, "input-too-short", "Give at least 7 frames."),
+    (2055, "input-too-long", "Give at most 2054 frames, or quantize the model again with --max-frames 513.")])
+def test_inputs_that_a_model_is_not_for(frames, kind, remedy):
+    recognise = golden_recogniser(model_file.load(model_file.resolve("conformer-ctc-w8")))
+    with pytest.raises(PhonolithError) as caught:
+        recognise(np.zeros((frames, 40), np.float32))
+    assert (caught.value.kind, caught.value.remedy) == (kind, remedy)
+
+
+@pytest.mark.parametrize(("name", "limit"), [
+    ("encoder-ctc-w8", 0.06), ("conformer-ctc-w8", 0.01), ("conformer-ctc-stream-w8", 0.02)])
+def test_shipped_model_hears_real_recordings(fsdd, name, limit):
+    graph = model_file.load(model_file.resolve(name))
+    found = evaluate(golden_recogniser(graph), fsdd, strings=100, parameters=feature_parameters(graph))
+    assert found.errors.wer <= limit
