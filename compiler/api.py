@@ -30,7 +30,7 @@ class Compiled:
     graph : Graph
         The quantized model: any machine's, any length's. ``model_file.save`` writes it.
     program : Program
-        For one machine and the number of frames of the example.
+        For one machine and inputs of at most as many frames as the example.
     """
 
     graph: Graph
@@ -55,7 +55,7 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
         Takes one tensor ``[1, T, F]``; returns ``[1, T', N]`` scores or ``[1, T']`` ids. ``phonolith ops`` lists what
         it may use.
     example_inputs : torch.Tensor, or a tuple or list of one
-        ``[1, T, F]``; the program is for T frames.
+        ``[1, T, F]``; the program is for at most T frames.
     calibration : iterable of tensors or arrays ``[T, F]`` or ``[1, T, F]``
         Representative inputs, of any lengths.
     config : MachineConfig, optional

@@ -8,8 +8,10 @@ import pytest
 from phonolith.compiler.float_graph import FloatGraph, evaluate
 from phonolith.compiler.float_passes import simplify
 from phonolith.compiler.quantize import noise_features, quantize
+from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.ladder import execute_iss, first_difference, make_case
 from phonolith.sim.recognise import quantize_features
 
 torch = pytest.importorskip("torch")
@@ -18,8 +20,10 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402  (after the skip)
 from torch.nn import functional as F  # noqa: E402
 
+from phonolith.compiler.api import compile  # noqa: E402
 from phonolith.compiler.frontend import import_module  # noqa: E402
 
+CONFIG = MachineConfig.load(array="8x8")
 WIDTH = 12
 
 
@@ -119,12 +123,13 @@ def test_imported_and_simplified_modules_compute_the_same(name):
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_integers_are_close(name):
+def test_integers_are_close_and_compiled(name):
     module, x = made(name), noise_features(1, 10, 1, 51)[0]
-    graph = quantize(imported(module), noise_features(8, 10, 0, 51))
-    values = interpret(graph, {"features": quantize_features(graph, x)})
-    real, wanted = values["output"] * graph.metadata["scales"]["output"], expected(module, x)
+    compiled = compile(module, torch.zeros(1, 51, 10), noise_features(8, 10, 0, 51), CONFIG)
+    case = make_case(compiled.graph, compiled.inputs(x), CONFIG, compiled.program)
+    real, wanted = case.expected["output"] * compiled.graph.metadata["scales"]["output"], expected(module, x)
     assert np.sqrt(np.mean((real - wanted) ** 2) / np.mean(wanted**2)) < 0.04
+    assert first_difference(case, "iss", execute_iss(case, CONFIG)) is None
 
 
 @pytest.mark.parametrize("activation", [

@@ -12,5 +12,5 @@ def test_own_model(repository, capfd):
     names: dict = {"__name__": "tutorial"}
     exec("\n".join(blocks), names)
     assert names["right"] > 0.9 and names["alike"] > 0.97
-    assert names["difference"] is None
-    assert "cycles; difference: None" in capfd.readouterr().out
+    assert names["differences"] == [None, None]
+    assert "33 frames: " in capfd.readouterr().out
