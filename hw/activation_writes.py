@@ -1,6 +1,6 @@
 """The write ports of the activation banks: the vector engine's rows, LOAD's words and LOAD's windows."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,7 +54,7 @@ class ActivationWrites(wiring.Component):
             self.ready.eq(~meets.any()),
         ]
         for index, port in enumerate(self.banks):
-            wrapped = write.bank < index
+            wrapped = write.bank < index if index else Const(0)
             distance = Mux(wrapped, write.bank + rows, write.bank) - index
             selected = Signal(name=f"selected_{index}")
             from_vector = Signal(name=f"from_vector_{index}")

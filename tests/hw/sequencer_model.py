@@ -103,7 +103,7 @@ class Interpreter:
             part = isa.unpack(parts[mnemonic], value)
             return part.get("target", 0) > 4 or part.get("log2_lanes", 0) > 0 or any(
                 part.get(field, 0) > 2 for field in ("source", "source_width", "destination")) or (
-                part.get("multiplier", 0) > 4)
+                part.get("multiplier", 0) > 5)
         deepest = self.config.word_bytes * max(self.config.activation_depth, self.config.weight_depth)
         return (mnemonic, name) == ("MATMUL", "k") and not 1 <= value <= deepest
 
@@ -216,7 +216,7 @@ def random_instruction(source: random.Random, config: MachineConfig) -> Iterator
         if operand.kind is Kind.REGISTER:
             yield source.choice([n for n in range(isa.REGISTERS) if n != LOOP_REGISTER]) << isa.IMMEDIATE_BITS
         elif operand.name == "control":
-            limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 4, "log2_lanes": 0}
+            limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 5, "log2_lanes": 0}
             parts = {name: source.randint(0, min((1 << width) - 1, limits.get(name, 99) + (source.random() < 0.02)))
                      for name, (_, width) in operand.fields.items() if name != "early"}
             yield encode_value(isa.pack(operand.fields, **parts))
