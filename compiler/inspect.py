@@ -25,7 +25,7 @@ def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
 
 def visible_pairs(attention: Node, frames: int) -> int:
     """Return how many pairs of query and key an attention over chunks of ``frames`` rows scores."""
-    chunks = visible_chunks(frames, attention.attributes["chunk"], attention.attributes.get("left", 0))
+    chunks = visible_chunks(frames, *(attention.attributes.get(name, 0) for name in ("chunk", "left", "before")))
     return sum((rows.stop - rows.start) * (seen.stop - seen.start) for rows, seen in chunks)
 
 

@@ -44,7 +44,12 @@ def generate(graph: Graph, shapes: dict[str, Shape], config: MachineConfig, fram
 
     ``frames``: the length of inputs that is the program's argument; without it, all counts in ``shapes`` are fixed.
     """
-    ctx = emit(graph, shapes, config)  # instructions without semaphores
+    return finish(emit(graph, shapes, config), graph, shapes, frames)
+
+
+def finish(ctx: Lowering, graph: Graph, shapes: dict[str, Shape], frames: int | None = None) -> Program:
+    """Return the program of what has been emitted: instructions without semaphores."""
+    config = ctx.config
     ctx.emitter.owner = "END"
     ctx.emitter.label(END)
     ctx.emitter.end()
@@ -75,6 +80,11 @@ def for_frames(program: Program, graph: Graph, frames: int) -> Program:
         raise PhonolithError(
             "input-too-long", f"{frames} frames of input; program {program.name!r} was compiled for at most "
             f"{program.frames}.", f"Compile it with --frames {frames} or more.")
+    return set_length(program, lowered, frames)
+
+
+def set_length(program: Program, lowered: Graph, frames: int) -> Program:
+    """Return the program of a lowered graph set to inputs of ``frames`` time steps, no more than it was compiled for."""
     shapes = infer_shapes(lowered, frames)
     macs = {node.name: node_macs(node, shapes) for node in lowered.nodes}
     regions = tuple(replace(region, macs=macs[region.node]) for region in program.regions)
@@ -103,13 +113,16 @@ def assemble_counts(items: list[Item], config: MachineConfig) -> tuple[np.ndarra
     return words, [positions[first] for first in firsts]
 
 
-def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape]) -> None:
+def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape], history: dict[str, int] | None = None) -> None:
     """Allocate graph inputs and node results, framed by zeros where a convolution pads them.
 
-    What depthwise convolutions alone read of the host is stored channel by channel, what linear layers alone read of
+    ``history``: rows in front of tensors that stay from run to run, zeros at first. What depthwise convolutions alone read of the host is stored channel by channel, what linear layers alone read of
     depthwise convolutions in blocks of steps.
     """
     frames = conv_frames(graph)
+    for name, rows in (history or {}).items():
+        framed, size = frames.get(name, (0, 0))
+        frames[name] = (max(rows, framed), size)
     banded = {node.name for node in graph.nodes if node.op == "depthwise_conv1d" and is_banded(node, ctx.config)}
     ctx.inputs = {value.name for value in graph.inputs}
     for value in graph.inputs:
@@ -134,13 +147,10 @@ def reads_rows_only(graph: Graph, name: str) -> bool:
 def conv_frames(graph: Graph) -> Frames:
     """Return rows and bytes of zeros around each tensor, by the name of the tensor that is stored."""
     frames: Frames = {}
-    makers = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
         if node.op not in ("conv2d", "depthwise_conv1d") or not any(node.attributes["padding"]):
             continue
-        root = node.inputs[0]
-        while root in makers and makers[root].op == "reshape":
-            root = makers[root].inputs[0]
+        root = stored(graph, node.inputs[0], ("reshape",))
         rows, size = frames.get(root, (0, 0))
         if node.op == "conv2d":
             pad_t, pad_f = node.attributes["padding"]
@@ -148,6 +158,14 @@ def conv_frames(graph: Graph) -> Frames:
         else:
             frames[root] = (max(rows, *node.attributes["padding"]), size)
     return frames
+
+
+def stored(graph: Graph, name: str, views: tuple[str, ...] = VIEWS) -> str:
+    """Return the tensor that ``name`` is a view of, through operators ``views``; itself if it is none."""
+    makers = {node.name: node for node in graph.nodes}
+    while name in makers and makers[name].op in views:
+        name = makers[name].inputs[0]
+    return name
 
 
 def regions(graph: Graph, shapes: dict[str, Shape], owners: list[str], positions: list[int]) -> tuple[Region, ...]:

@@ -118,11 +118,15 @@ class Program:
             image[low:high] = 0
         for address, data in self.constants:
             image[address:address + data.size] = data
+        self.put_inputs(image, inputs)
+        return image
+
+    def put_inputs(self, image: np.ndarray, inputs: dict[str, np.ndarray]) -> None:
+        """Put inputs into a DRAM image; PhonolithError ``wrong-input`` as :meth:`image`."""
         for name, view in self.inputs.items():
             view.write(image, self._checked_input(name, inputs))
         for name, copy in self.unfolded:
             copy.write(image, inputs[name])
-        return image
 
     def _checked_input(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         view, tensor = self.inputs[name], inputs.get(name)

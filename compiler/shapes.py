@@ -87,15 +87,15 @@ def _position_shapes(node: Node, heads: int, width: int) -> None:
     require(bias == wanted, node, f"position_bias has shape {bias}, not {wanted}")
 
 
-def visible_chunks(frames: int, chunk: int = 0, left: int = 0) -> Iterator[tuple[slice, slice]]:
+def visible_chunks(frames: int, chunk: int = 0, left: int = 0, before: int = 0) -> Iterator[tuple[slice, slice]]:
     """Yield the rows of each chunk and the rows that they attend to: their chunk and ``left`` chunks before it.
 
-    With ``chunk`` 0 there is one of all ``frames``.
+    With ``chunk`` 0 there is one of all ``frames``. ``before``: rows in front of the first one, numbered -1, -2, ...
     """
     step = chunk or max(frames, 1)
     for start in range(0, frames, step):
         stop = min(start + step, frames)
-        yield slice(start, stop), slice(max(start - left * step, 0), stop)
+        yield slice(start, stop), slice(max(start - left * step, -before), stop)
 
 
 def _softmax_exp(node: Node, x: Shape) -> Shape:

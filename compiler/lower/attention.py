@@ -83,7 +83,7 @@ class Attention:
     def make_windows(self) -> Iterator[Window]:
         """Yield the windows, head by head."""
         attributes, frames = self.node.attributes, self.q.shape[0]
-        chunks = list(visible_chunks(int(frames), attributes.get("chunk", 0), attributes.get("left", 0)))
+        chunks = list(visible_chunks(int(frames), *(attributes.get(name, 0) for name in ("chunk", "left", "before"))))
         for head in range(self.heads):
             for rows, keys in chunks:
                 yield Window(head, rows.start, part(frames, rows.start, rows.stop - rows.start), keys.start,
