@@ -84,7 +84,7 @@ def for_frames(program: Program, graph: Graph, frames: int) -> Program:
 
 
 def set_length(program: Program, lowered: Graph, frames: int) -> Program:
-    """Return the program of a lowered graph set to inputs of ``frames`` time steps, no more than it was compiled for."""
+    """Return the program of a lowered graph set to inputs of ``frames`` time steps, at most those it is made for."""
     shapes = infer_shapes(lowered, frames)
     macs = {node.name: node_macs(node, shapes) for node in lowered.nodes}
     regions = tuple(replace(region, macs=macs[region.node]) for region in program.regions)
@@ -113,11 +113,13 @@ def assemble_counts(items: list[Item], config: MachineConfig) -> tuple[np.ndarra
     return words, [positions[first] for first in firsts]
 
 
-def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape], history: dict[str, int] | None = None) -> None:
+def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
+                  history: dict[str, int] | None = None) -> None:
     """Allocate graph inputs and node results, framed by zeros where a convolution pads them.
 
-    ``history``: rows in front of tensors that stay from run to run, zeros at first. What depthwise convolutions alone read of the host is stored channel by channel, what linear layers alone read of
-    depthwise convolutions in blocks of steps.
+    ``history``: rows in front of tensors that stay from run to run, zeros at first. What depthwise convolutions alone
+    read of the host is stored channel by channel, what linear layers alone read of depthwise convolutions in blocks of
+    steps.
     """
     frames = conv_frames(graph)
     for name, rows in (history or {}).items():

@@ -23,6 +23,8 @@ KERNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 30, 31, 32, 33, 40)
 # Steps per unit of what SiLU and sigmoid tables read.
 TABLE_STEPS = 16
 TAIL_FRAMES = 3
+STRIDES = ((2, 2), (2,), (2, 1))
+HEAD_WIDTHS = (8, 12, 16, 17, 24, 32, 36)
 
 
 @dataclass(frozen=True)
@@ -214,25 +216,43 @@ def random_conformer(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
     exponentials vary.
     """
     b = Builder(seed)
-    frames, strides, bins = b.integer(1, 48), b.choose((2, 2), (2,), (2, 1)), b.integer(1, 3)
+    frames, strides, bins = b.integer(1, 48), b.choose(*STRIDES), b.integer(1, 3)
+    heads, positions = b.integer(1, 4), b.choose("relative", "relative", "absolute", "none")
+    longest = frames + b.integer(0, 4)
+    kind = Attending(heads, b.choose(*HEAD_WIDTHS), longest if positions == "relative" else 0, wide=b.chance(0.3))
+    if b.chance(0.4):
+        kind = replace(kind, chunk=b.integer(2, 16), left=b.integer(0, 4))
+    return conformer(b, f"conformer-{seed}", frames, strides, bins, kind, longest if positions == "absolute" else 0)
+
+
+def random_stream(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return a random Conformer that can run chunk by chunk, and inputs of up to seven chunks and a part."""
+    b = Builder(seed)
+    chunk, left, strides, bins = b.integer(1, 12), b.integer(0, 4), b.choose(*STRIDES), b.integer(1, 3)
+    frames = b.choose(1, chunk, chunk + 1, b.integer(1, 7 * chunk), b.integer(4 * chunk, 7 * chunk))
+    longest = b.choose(0, 1, 1) * ((left + 1) * chunk + b.integer(0, 4))
+    kind = Attending(b.integer(1, 4), b.choose(*HEAD_WIDTHS), longest, chunk, left, wide=b.chance(0.3))
+    return conformer(b, f"stream-{seed}", frames, strides, bins, kind)
+
+
+def conformer(b: Builder, name: str, frames: int, strides: tuple[int, ...], bins: int, kind: Attending,
+              rows: int = 0) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return a Conformer of random kernel and depth, and inputs that its front end reduces to ``frames`` x ``bins``.
+
+    ``rows``: absolute positions for so many rows; 0: none.
+    """
     length, mels = frames, bins
     for stride in reversed(strides):
         length, mels = (length - 1) * stride + TAIL_FRAMES, (mels - 1) * stride + TAIL_FRAMES
-    heads, positions = b.integer(1, 4), b.choose("relative", "relative", "absolute", "none")
-    longest = frames + b.integer(0, 4)
-    kind = Attending(heads, b.choose(8, 12, 16, 17, 24, 32, 36), longest if positions == "relative" else 0,
-                     wide=b.chance(0.3))
-    if b.chance(0.4):
-        kind = replace(kind, chunk=b.integer(2, 16), left=b.integer(0, 4))
     features = Tensor("features", "int8", (length, mels, 1), 74.0)
     image = b.reshape(replace(features, shape=(length, mels)), mels, 1)
     x = b.linear(subsampling(b, image, b.integer(2, 12), strides), kind.width, "int16")
-    x = add_rows(b, x, longest) if positions == "absolute" else x
+    x = add_rows(b, x, rows) if rows else x
     kernel, hidden = b.choose(*KERNELS[2:-1]), kind.width * b.integer(1, 4)
     for _ in range(b.integer(1, 3)):
         x = conformer_block(b, x, kind, kernel, hidden)
     logits = b.linear(b.layernorm(x, "int8"), b.integer(5, 40), "int16")
     ids = b.append("argmax", (logits,), "int16", logits.shape[:1], 1.0)
     value = Value("features", "int8", (mels,))
-    graph = Graph(f"conformer-{seed}", (value,), tuple(b.nodes), (ids.name,), {"seed": seed})
+    graph = Graph(name, (value,), tuple(b.nodes), (ids.name,), {"seed": b.seed})
     return graph, {"features": b.integers("int8", length, mels)}

@@ -44,6 +44,7 @@ class Builder:
     """Appends random nodes; every method returns the new node's tensor."""
 
     def __init__(self, seed: int):
+        self.seed = seed
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
         self.results: list[str] = []

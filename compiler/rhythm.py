@@ -65,7 +65,8 @@ def rhythm_of(graph: Graph) -> Rhythm:
                              "Run it whole, or choose a streaming model.")
     chunk, left = (max(node.attributes.get(name, 0) for node in attentions) for name in ("chunk", "left"))
     for node in attentions:
-        require(node.attributes["chunk"] == chunk, node, f"its chunks have {node.attributes['chunk']} rows, others {chunk}")
+        rows = node.attributes["chunk"]
+        require(rows == chunk, node, f"its chunks have {rows} rows, others {chunk}")
     shapes = infer_shapes(graph, Count(Size(MAX_FRAMES)))
     strides = strides_of(shapes[attentions[0].name])
     for node in graph.nodes:

@@ -54,7 +54,8 @@ class Stream:
     rhythm: Rhythm
 
     def chunks(self, frames: int) -> Iterator[Chunk]:
-        """Yield the chunks of an utterance of ``frames`` input frames; there may be no end to them."""
+        """Yield the chunks of an utterance of ``frames`` input frames; PhonolithError ``input-too-short``."""
+        infer_shapes(self.graphs[0], frames)
         rhythm = self.rhythm
         for number in range(rhythm.chunks(frames)):
             context, first = min(number, rhythm.left), number * rhythm.step
@@ -104,7 +105,7 @@ def compile_stream(graph: Graph, config: MachineConfig) -> Stream:
 
 
 def with_context(graph: Graph, context: int) -> Graph:
-    """Return a lowered graph whose attention sees ``context`` chunks, or as many as it may, in front of its first row."""
+    """Return a lowered graph whose attention sees ``context`` chunks in front of its first row, if it may."""
 
     def changed(node: Node) -> Node:
         if node.op != "attention":
@@ -116,7 +117,7 @@ def with_context(graph: Graph, context: int) -> Graph:
 
 
 def compile_chunk(graph: Graph, rhythm: Rhythm, config: MachineConfig, known: dict[bytes, int], behind: int) -> Program:
-    """Return the program of a chunk; what other programs have not got as well lies at DRAM address ``behind`` or later."""
+    """Return the program of a chunk; what it does not share with others lies at DRAM address ``behind`` or later."""
     ctx = StreamLowering(config, known)
     shapes = infer_shapes(graph, Count(Size(rhythm.frames)))
     place_tensors(ctx, graph, shapes, rhythm.history)

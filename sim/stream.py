@@ -28,11 +28,12 @@ def run_chunks(stream: Stream, graph: Graph, inputs: dict[str, np.ndarray],
     """Run an utterance; only input, program and its argument change between chunks.
 
     ``execute`` runs a case and returns the DRAM image that it leaves, and anything else. The golden model interprets
-    ``graph``, as it stands in the file, on the whole utterance.
+    ``graph``, as it stands in the file, on the whole utterance. PhonolithError ``input-too-short``.
     """
+    chunks = list(stream.chunks(len(next(iter(inputs.values())))))
     values = interpret(graph, inputs)
     image = stream.image(CANARY_SEED)
-    for chunk in stream.chunks(len(next(iter(inputs.values())))):
+    for chunk in chunks:
         image = image.copy()
         chunk.program.put_inputs(image, {name: x[chunk.first:][:chunk.frames] for name, x in inputs.items()})
         expected = {name: values[name][stream.rows(chunk, name)] for name in chunk.program.tensors}

@@ -24,6 +24,7 @@ ARROWS = {
     # Quantizers need calibration features and the float model that they quantize.
     "compiler/quantize": ("hw", "models", "compiler"),
     "sim": ("hw", "compiler.ir", "compiler.model_file", "compiler.pipeline", "compiler.program", "compiler.shapes",
+            "compiler.stream",
             # The ladder checks that every pass keeps the bits, on random graphs too.
             "compiler.passes", "compiler.random_graphs", "compiler.random_conformers",
             # Differences name the instruction; coverage counts operators.
