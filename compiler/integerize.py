@@ -17,7 +17,7 @@ from phonolith.compiler.fixed_point import (
 from phonolith.compiler.float_graph import FloatGraph, FloatNode
 from phonolith.compiler.float_kernels import FUNCTIONS
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
-from phonolith.compiler.position_tables import absolute_sinusoids, int16_steps, relative_tables
+from phonolith.compiler.position_tables import absolute_rows, int16_steps, relative_tables
 from phonolith.compiler.tensor_types import (
     WANTS,
     TensorTypes,
@@ -225,8 +225,8 @@ class Integerizer:
 
     def _add_positions(self, node: FloatNode) -> Node:
         x, _, scale = self.operand(node, 0, self._scale(node))
-        rows = absolute_sinusoids(self.max_frames, node.attributes["width"])
-        return self._node(node, "add_rows", (x,), {"rows": int16_steps(rows, scale)})
+        rows = absolute_rows(self.max_frames, node.attributes["width"], scale)
+        return self._node(node, "add_rows", (x,), {"rows": rows})
 
     def _add_rows(self, node: FloatNode) -> Node:
         x, _, scale = self.operand(node, 0, self._scale(node))

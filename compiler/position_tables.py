@@ -6,7 +6,6 @@ from phonolith.compiler.fixed_point import encode_multiplier
 from phonolith.compiler.float_graph import FloatNode
 from phonolith.models.positions import absolute_sinusoids, relative_sinusoids
 
-__all__ = ["absolute_sinusoids", "int16_steps", "relative_tables"]
 LEVELS = 127
 INT16 = np.iinfo(np.int16)
 
@@ -14,6 +13,11 @@ INT16 = np.iinfo(np.int16)
 def int16_steps(rows: np.ndarray, scale: float) -> np.ndarray:
     """Return the **rows** of ``add_rows`` in steps of ``scale``."""
     return np.clip(np.rint(rows / scale), INT16.min, INT16.max).astype(np.int16)
+
+
+def absolute_rows(longest: int, width: int, scale: float) -> np.ndarray:
+    """Return sinusoids of ``longest`` frames as the **rows** of ``add_rows``."""
+    return int16_steps(absolute_sinusoids(longest, width), scale)
 
 
 def relative_tables(attention: FloatNode, longest: int, query_scale: float, score_scale: float) -> tuple[dict, dict]:
