@@ -197,7 +197,8 @@ def _check_depthwise_conv1d(node: Node) -> None:
 
 def _check_pair(node: Node, name: str, least: int) -> None:
     pair = node.attributes[name]
-    require(len(pair) == 2 and min(pair) >= least, node, f"{name} is {pair}")
+    integers = isinstance(pair, list | tuple) and [type(each) for each in pair] == [int, int]
+    require(integers and min(pair) >= least, node, f"{name} is {pair!r}")
 
 
 def _check_softmax_exp(node: Node) -> None:

@@ -164,6 +164,14 @@ def test_check_refuses(reason):
     assert caught.value.kind == "invalid-graph" and reason in caught.value.message
 
 
+@pytest.mark.parametrize("padding", [3, [1], [1, -1], [1, 2.0], None])
+def test_check_refuses_padding(padding):
+    constants = Builder(0).channel_constants(WIDTH, (3,), 74.0, "int8")
+    node = Node("y", "depthwise_conv1d", ("x",), "int8", constants, {"padding": padding})
+    with pytest.raises(PhonolithError, match="padding is "):
+        check(Graph("g", (Value("x", "int8", (WIDTH,)),), (node,), ("y",)))
+
+
 def test_sums_of_positions_are_proved():
     bias = np.full((2, 39), (1 << 31) - 1 - 10_000, np.int32)
     with pytest.raises(PhonolithError, match=r"\(attention\), channel 0: a sum can reach"):
