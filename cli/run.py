@@ -6,9 +6,10 @@ import click
 
 from phonolith.cli.common import MODEL, NEW_FILE, PATH, CommaList, Result, verb
 from phonolith.cli.explain import EXPLAIN_RUN, print_prediction
-from phonolith.cli.output import cell, percent, print_facts
+from phonolith.cli.output import cell, percent, print_facts, print_table
 
 RUNGS = ("golden", "iss", "rtl")
+CHUNK_COLUMNS = ("frames", "rows", "cycles", "latency_ms")
 
 
 def render_simulation(result: Result) -> None:
@@ -28,6 +29,11 @@ def render_simulation(result: Result) -> None:
     ])
     if "operators" in result:
         print_prediction(result, result["cycles"])
+    if "chunks" in result:
+        print(f"chunks of {result['chunk_ms']:g} ms, each ready {result['max_latency_ms']:.3f} ms after its last frame "
+              "or earlier")
+        print_table(("chunk", *CHUNK_COLUMNS), ((number, *(chunk[name] for name in CHUNK_COLUMNS))
+                                                for number, chunk in enumerate(result["chunks"])))
 
 
 def comparison(result: Result) -> str:
@@ -44,13 +50,19 @@ def comparison(result: Result) -> str:
 @click.option("--trace", type=NEW_FILE, metavar="FILE.json",
               help="Write what engines and bus did, for Perfetto or Chrome (docs/tracing.md).")
 @click.option("--program", type=PATH, metavar="FILE", help="Run a program that `phonolith compile` made of the model.")
+@click.option("--stream", is_flag=True, help="Chunk by chunk, with the latency of each (docs/streaming.md).")
 @EXPLAIN_RUN
 @verb(render_simulation, exit_code=lambda result: 0 if result["bit_exact"] else 1)
 def simulate(config, audio: Path, model: str, waves: Path | None, trace: Path | None,
-             program: Path | None, explained: bool) -> Result:
+             program: Path | None, stream: bool, explained: bool) -> Result:
     """Run one utterance on the RTL, cycle by cycle: transcript, cycles, energy, area."""
     from phonolith.reports.simulation import simulate as run
+    from phonolith.reports.streaming import simulate_stream
 
+    if stream and (waves or trace or program or explained):
+        raise click.UsageError("--stream goes with none of --waves, --trace, --program and --explain.")
+    if stream:
+        return simulate_stream(audio, model, config)
     return run(audio, model, config, waves, program, trace, explained)
 
 
