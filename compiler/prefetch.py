@@ -71,7 +71,7 @@ class Prefetcher:
 
     def load_piece(self) -> bool:
         """Load some weights of the first linear layer that lacks any; tell whether there was one with room."""
-        reserve = 0
+        reserve = self.ctx.reserved
         for node in self.nodes:
             if node.op == "attention":
                 reserve = max(reserve, self.reserve(node))
@@ -87,11 +87,11 @@ class Prefetcher:
         return False
 
     def reserve(self, node: Node) -> int:
-        """Return the weight words that an attention node wants: two heads' keys and values."""
+        """Return the weight words that an attention node wants."""
         if not self.ctx.views.keys() >= set(node.inputs):
             return self.ctx.weight.words
         if node.name not in self.reserves:
-            self.reserves[node.name] = 2 * Attention(self.ctx, node).operand_words
+            self.reserves[node.name] = Attention(self.ctx, node).wanted_words
         return self.reserves[node.name]
 
     def product(self, node: Node, reserve: int) -> ProductSchedule | None:

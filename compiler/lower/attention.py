@@ -19,6 +19,8 @@ from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, Saturate, Source, Target
 
 MAXIMUM, SUM, FACTOR = range(3)
+# Into how many LOADs, about, what the next window needs is divided.
+PREPARATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,20 @@ class Attention:
         self.block_rows = self.choose_rows()
         self.key_words = self.score_tiles * self.depth_words
         self.operand_words = self.key_words + self.value_tiles * self.step_words
+        # What two heads keep on chip: their keys, values and positions.
+        self.wanted_words = 2 * (self.operand_words + self.position_words())
         self.operands: dict[Window, Region] = {}
         self.with_values: set[Window] = set()
         self.rows: dict[Block, Region] = {}
         self.exponentials: dict[Block, Region] = {}
         self.positions: PositionScores | None = None
+
+    def position_words(self) -> int:
+        """Return about how many weight words the positions of a head take."""
+        if "positions" not in self.node.constants:
+            return 0
+        offsets = self.steps + min(self.q.shape[0], self.steps)
+        return (-(-offsets // self.ctx.config.columns) + 1) * self.depth_words
 
     def make_windows(self) -> Iterator[Window]:
         """Yield the windows, head by head."""
@@ -130,8 +141,18 @@ class Attention:
                 self.begin(following)
                 self.begin_positions(second)
                 self.prepare(following.window)
+            self.ctx.reserved = self.missing_words(following)
             self.ctx.bus_is_free()
+        self.ctx.reserved = 0
         self.end_positions()
+
+    def missing_words(self, block: Block | None) -> int:
+        """Return the weight words that the window behind a block's will take."""
+        behind = self.windows[self.windows.index(block.window) + 1:][:1] if block else []
+        missing = [self.operand_words for window in behind if window not in self.operands]
+        if behind and self.positions and not self.positions.upcoming:
+            missing.append(self.positions.span_words)
+        return sum(missing)
 
     def prepare_positions(self, blocks: list[Block]) -> None:
         """Put the table of positions into DRAM, if there is one, and compute the scores of two blocks."""
@@ -166,11 +187,21 @@ class Attention:
         self.drain_context(block)
 
     def prepare(self, window: Window) -> None:
-        """Load the keys and values of the window behind this one ahead of time if there is room."""
+        """Load a part of what the window behind this one needs ahead of time, if there is room for it."""
+        blocks = -(-window.rows // self.block_rows)
         for following in self.windows[self.windows.index(window) + 1:][:1]:
-            if following not in self.operands and self.ctx.weight.free >= self.operand_words:
-                self.load_keys(following)
-                self.load_values(following)
+            for _ in range(-(-PREPARATIONS // blocks)):
+                self.prepare_part(following)
+
+    def prepare_part(self, window: Window) -> None:
+        """Load the keys of a window, then its values, then the positions of its head, if that is another one."""
+        if window not in self.operands:
+            if self.ctx.weight.free >= self.operand_words:
+                self.load_keys(window)
+        elif window not in self.with_values:
+            self.load_values(window)
+        elif self.positions and self.positions.held and self.positions.held.head != window.head:
+            self.positions.prepare(window.head, 0)
 
     def load_tables(self) -> None:
         """Load the table that all blocks use."""

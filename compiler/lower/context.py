@@ -43,6 +43,8 @@ class Lowering:
         LOAD brings).
     bus_is_free : callable
         Called where LOADs of later nodes may be emitted: those of the next step are already.
+    reserved : int
+        Weight words that the node being lowered will still take.
     make_room : callable
         Called when a memory is full: gives up what was loaded ahead of time.
     """
@@ -67,6 +69,7 @@ class Lowering:
         self.operands = Ring("scratchpad", bank, 2 * bank)
         self.bus_is_free: Callable[[], None] = lambda: None
         self.make_room: Callable[[], None] = lambda: None
+        self.reserved = 0
         self._table: bytes | None = None
 
     @property

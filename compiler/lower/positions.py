@@ -23,8 +23,19 @@ from phonolith.hw.isa import Destination, Multiplier, Pre, Saturate, Source, Tar
 PARAMETER_BYTES = 8
 # Buffers in DRAM: a block's scores are loaded while others are computed.
 BUFFERS = 4
+# A head's columns are loaded in so many LOADs while the head before it is computed.
+LOADS = 3
 # A VECTOR takes at most this fraction of a scratchpad bank.
 SCRATCH_SHARE = 8
+
+
+@dataclass
+class Held:
+    """A head's columns on chip, but for those tiles that are ``missing``."""
+
+    head: int
+    region: Region
+    missing: range
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,8 @@ class PositionScores:
         self.buffers = [ctx.dram.take(rows * self.pitch) for _ in range(BUFFERS)]
         ctx.temporaries += [View(address, (rows * self.pitch,), (1,), "int8") for address in self.buffers]
         self.made = self.loaded = 0
-        self.head: int | None = None
-        self.held: Region | None = None
+        self.held: Held | None = None
+        self.upcoming: Held | None = None
 
     def pack_weights(self, table: np.ndarray) -> int:
         """Put a head's rows of the table into DRAM as columns; return the address."""
@@ -144,28 +155,42 @@ class PositionScores:
             ctx.load_block(Target.PARAMETER, self.parameters[head] + tiles.start * ctx.config.columns * PARAMETER_BYTES,
                            columns * PARAMETER_BYTES, parameters)
             if self.held is not None:
-                yield self.held.low + (tiles.start - self.span.start) * self.words, parameters
+                yield self.held.region.low + (tiles.start - self.span.start) * self.words, parameters
                 return
             with ctx.take(ctx.weight, len(tiles) * self.words) as weights:
                 self.load_weights(head, tiles, weights)
                 yield weights, parameters
 
+    @property
+    def span_words(self) -> int:
+        """Weight words of all columns that a head's blocks need."""
+        return len(self.span) * self.words
+
+    def prepare(self, head: int, room: int) -> bool:
+        """Load a part of a head's columns, to keep them, if that leaves ``room`` weight words; tell whether it did."""
+        if self.upcoming is None and self.ctx.weight.free >= self.span_words + room:
+            self.upcoming = Held(head, self.ctx.hold(self.ctx.weight, self.span_words), self.span)
+        if self.upcoming is None or not self.upcoming.missing:
+            return False
+        held = self.upcoming
+        part = held.missing[:-(-len(self.span) // LOADS)]
+        self.load_weights(head, part, held.region.low + (part.start - self.span.start) * self.words)
+        held.missing = held.missing[len(part):]
+        return True
+
     def enter(self, head: int, room: int) -> None:
-        """Keep all columns of a head on chip from here on if that leaves ``room`` weight words."""
-        if head == self.head:
-            return
-        self.leave()
-        self.head = head
-        words = len(self.span) * self.words
-        if self.ctx.weight.free >= words + room:
-            self.held = self.ctx.hold(self.ctx.weight, words)
-            self.load_weights(head, self.span, self.held.low)
+        """Go on with a head: all its columns are kept on chip from here on if that leaves ``room`` weight words."""
+        if self.held is None or self.held.head != head:
+            self.leave()
+            while self.prepare(head, room):
+                pass
+            self.held, self.upcoming = self.upcoming, None
 
     def leave(self) -> None:
-        """Give the columns up."""
+        """Give the columns of the present head up."""
         if self.held is not None:
-            self.ctx.weight.release(self.held)
-        self.head = self.held = None
+            self.ctx.weight.release(self.held.region)
+        self.held = None
 
     def load_weights(self, head: int, tiles: range, base: int) -> None:
         """Load tiles of a head's table."""
