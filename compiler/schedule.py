@@ -2,18 +2,22 @@
 
 Engines execute their instructions in order, so what shall run at the same time must be close together:
 
-- A row-wise operator behind a product (layernorm behind a residual linear) takes the product's results from the
-  scratchpad, block by block, while the array computes the next block.
+- Row-wise operators behind a product (layernorm behind a residual linear, perhaps another behind that, or the product
+  with a gate) take the results from the scratchpad, block by block, while the array computes the next block.
 - Weights of linear layers to come are loaded in small pieces wherever the bus would be idle.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
-from phonolith.compiler.ir import Graph, Node
+import numpy as np
+
+from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.copy import copy_tensor
+from phonolith.compiler.lower.gate import Gate
 from phonolith.compiler.lower.product import SCRATCH_SHARE, ProductSchedule
 from phonolith.compiler.lower.rowwise import Rowwise
 from phonolith.compiler.prefetch import VIEWS, Prefetcher
@@ -78,8 +82,10 @@ class Scheduler:
     def emit_product(self, node: Node) -> None:
         """Emit a product, together with the node behind it if that goes row by row."""
         products = self.prefetcher.started(node) or PRODUCTS[node.op](self.ctx, node)
-        if self.is_followed(node, products):
-            emit_together(self.ctx, products[0], self.nodes.pop(0))
+        followers = self.followers(node, products)
+        if followers:
+            del self.nodes[:len(followers)]
+            emit_together(self.ctx, products[0], followers)
             return
         for product in products:
             product.emit()
@@ -113,17 +119,31 @@ class Scheduler:
         with self.ctx.lowering(node):
             return PRODUCTS[node.op](self.ctx, node)
 
-    def is_followed(self, node: Node, products: list[ProductSchedule]) -> bool:
-        """Tell whether the next node can go row by row over what this product leaves in the scratchpad."""
-        following = self.nodes[0] if self.nodes else None
-        if following is None or following.op not in ROWWISE or following.inputs != (node.name,):
+    def followers(self, node: Node, products: list[ProductSchedule]) -> list[Node]:
+        """Return the nodes behind a product that can go row by row over its results, and over each other's."""
+        found: list[Node] = []
+        if len(products) > 1 or len(self.shapes[node.name]) != 2 or not products[0].whole_rows:
+            return found
+        columns, parameters, words = self.shapes[node.name][1], products[0].parameter_words, 0
+        for following in self.nodes:
+            if not self.can_follow(following, found[-1] if found else node, bool(found)):
+                break
+            parameters += -(-columns // self.ctx.config.columns)
+            itemsize = np.dtype(DTYPES[following.dtype]).itemsize
+            words += self.ctx.config.rows * self.ctx.scratch_words(columns, itemsize)
+            if self.ctx.parameter.free < parameters or words > self.ctx.results.words // SCRATCH_SHARE:
+                break
+            found.append(following)
+        return found
+
+    def can_follow(self, node: Node, source: Node, behind_another: bool) -> bool:
+        """Tell whether an operator can take the rows of ``source`` from the scratchpad, one tile after the other."""
+        if behind_another and source.op != "layernorm":
             return False
-        rows_in_one_loop = len(products) == 1 and len(self.shapes[node.name]) == 2
-        if not rows_in_one_loop or not products[0].whole_rows:
-            return False
-        chunks = -(-self.shapes[node.name][1] // self.ctx.config.columns)
-        room = self.ctx.parameter.free >= products[0].parameter_words + chunks
-        return room and self.ctx.config.rows * chunks <= self.ctx.results.words // SCRATCH_SHARE
+        if node.op == "multiply":
+            value, gate = node.inputs
+            return gate == source.name != value and value in self.ctx.views
+        return node.op in ROWWISE and node.inputs == (source.name,)
 
 
 class RowsInFront:
@@ -161,21 +181,26 @@ class RowsInFront:
             self.advance(0)
 
 
-def emit_together(ctx: Lowering, product: ProductSchedule, node: Node) -> None:
-    """Emit a product and, between the column tiles of its next block, the row tiles of ``node`` on a block."""
-    with ctx.lowering(node):
-        follower = ROWWISE[node.op](ctx, node)
-    ((rows,),) = common_rows(follower.y)
+def emit_together(ctx: Lowering, product: ProductSchedule, nodes: list[Node]) -> None:
+    """Emit a product and, between the column tiles of its next block, the row tiles of ``nodes`` on a block."""
+    followers = [make_follower(ctx, node) for node in nodes]
+    for first, second in pairwise(followers):
+        first.behind = second
 
     def follow(block: Block, base: int, pitch: int) -> Iterator[None]:
         for start in range(0, block.rows, ctx.config.rows):
             part = Block(0, 1, block.inner + start, min(ctx.config.rows, block.rows - start))
-            stored = rows.block(part)
-            tile = follower.tile(stored, stored.count, base + start * pitch, pitch)
-            yield from ctx.emitting(node, tile)
+            yield from followers[0].follow(part, base + start * pitch, pitch)
 
     product.emit(follow)
-    follower.release()
+    for follower in followers:
+        follower.release()
+
+
+def make_follower(ctx: Lowering, node: Node) -> Rowwise | Gate:
+    """Return the emitter of an operator that goes row by row over another's results."""
+    with ctx.lowering(node):
+        return Gate(ctx, node) if node.op == "multiply" else ROWWISE[node.op](ctx, node)
 
 
 def packed(copy: View, shape: Shape) -> View:

@@ -21,6 +21,8 @@ from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, 
 MAXIMUM, SUM, FACTOR = range(3)
 # Into how many LOADs, about, what the next window needs is divided.
 PREPARATIONS = 5
+# Blocks by which the scores of positions are ahead of the others.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Attention:
     def emit(self) -> None:
         """Emit the blocks: the array computes context i-1 and scores i+1 while VECTOR computes exponentials i.
 
-        Scores of positions come another block earlier, because they go through DRAM. Where memory does not allow the
+        Scores of positions come AHEAD blocks earlier, because they go through DRAM. Where memory does not allow the
         scores of a next window, what is begun is finished first.
         """
         self.load_tables()
@@ -126,7 +128,7 @@ class Attention:
         self.prepare_positions(blocks)
         self.begin(blocks[0])
         before: Block | None = None
-        for block, following, second in zip(blocks, [*blocks[1:], None], [*blocks[2:], None, None], strict=False):
+        for block, following, later in self.turns(blocks):
             if before:
                 self.multiply_context(before)
                 self.compute_factors(before)
@@ -139,12 +141,19 @@ class Attention:
                 before = None
             if following:
                 self.begin(following)
-                self.begin_positions(second)
+                self.begin_positions(later)
                 self.prepare(following.window)
             self.ctx.reserved = self.missing_words(following)
             self.ctx.bus_is_free()
         self.ctx.reserved = 0
         self.end_positions()
+
+    def turns(self, blocks: list[Block]) -> Iterator[tuple[Block, Block | None, Block | None]]:
+        """Yield each block, the one whose scores come next, and the one whose scores of positions do."""
+        for index, block in enumerate(blocks):
+            following, later = (blocks[number] if number < len(blocks) else None
+                                for number in (index + 1, index + 1 + AHEAD))
+            yield block, following, later
 
     def missing_words(self, block: Block | None) -> int:
         """Return the weight words that the window behind a block's will take."""
@@ -155,11 +164,11 @@ class Attention:
         return sum(missing)
 
     def prepare_positions(self, blocks: list[Block]) -> None:
-        """Put the table of positions into DRAM, if there is one, and compute the scores of two blocks."""
+        """Put the table of positions into DRAM, if there is one, and compute the scores of the first blocks."""
         if "positions" in self.node.constants:
             places = [(block.behind, block.window.keys) for block in blocks if block.head == 0]
             self.positions = PositionScores(self.ctx, self.node, self.heads, self.block_rows, places)
-        for block in blocks[:2]:
+        for block in blocks[:AHEAD + 1]:
             self.begin_positions(block)
 
     def begin_positions(self, block: Block | None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phonolith.compiler import pack
-from phonolith.compiler.allocate import does_not_fit
+from phonolith.compiler.allocate import Region, does_not_fit
 from phonolith.compiler.counts import Stride, convolved, part, plus, times
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.blocked import blocked_product
@@ -111,6 +111,17 @@ class Strip:
             start += size
 
 
+@dataclass(frozen=True)
+class Group:
+    """Some row tiles of a strip, and where its windows, kernels and parameters are."""
+
+    strip: Strip
+    tiles: range
+    windows: Region
+    kernels: Region
+    parameters: Region
+
+
 class Banded:
     """Emits a depthwise convolution strip by strip.
 
@@ -172,15 +183,17 @@ class Banded:
         return packed.view(np.uint8)
 
     def emit(self) -> None:
-        """Emit all strips."""
-        ctx = self.ctx
+        """Emit all strips: each group's LOADs in front of the products of the group before it."""
+        loaded: Group | None = None
         for strip in self.strips():
-            tiles = strip.count * self.halves
-            with ctx.take(ctx.weight, tiles * self.kernel_words) as kernels, \
-                    ctx.take(ctx.parameter, tiles) as parameters:
-                for start in range(0, self.tiles, self.group):
-                    last = strip.first + strip.count == self.channels and start + self.group >= self.tiles
-                    self.emit_group(strip, range(start, min(start + self.group, self.tiles)), kernels, parameters, last)
+            for start in range(0, self.tiles, self.group):
+                tiles = range(start, min(start + self.group, self.tiles))
+                following = self.load(strip, tiles, loaded if start else None)
+                if loaded:
+                    self.compute(loaded)
+                loaded = following
+        assert loaded is not None
+        self.compute(loaded)
 
     def strips(self) -> Iterator[Strip]:
         """Yield the strips: growing ones where a channel's steps are contiguous, so that the array starts early."""
@@ -189,19 +202,33 @@ class Banded:
             yield Strip(first, min(size, self.most, self.channels - first))
             first, size = first + min(size, self.most), size + -(-size // 2)
 
-    def emit_group(self, strip: Strip, tiles: range, kernels: int, parameters: int, last: bool) -> None:
-        """Emit some row tiles of a strip; with the first ones, its kernels are loaded."""
-        ctx, row_words = self.ctx, self.row_words(self.group)
-        with ctx.take(ctx.activation, strip.count * row_words) as base:
-            self.load_windows(strip, tiles, base, row_words)
-            if tiles.start == 0:
-                self.load_constants(strip, kernels, parameters)
-            for tile in tiles:
-                for first, count in strip.pieces(last):
-                    offset = first * self.halves
-                    self.emit_piece(strip.first + first, count, tile, base + first * row_words
-                                    + (tile - tiles.start) * self.window, row_words,
-                                    kernels + offset * self.kernel_words, parameters + offset)
+    def load(self, strip: Strip, tiles: range, before: Group | None) -> Group:
+        """Load windows, and kernels and parameters unless they came with the group ``before`` of the strip."""
+        ctx, chunks = self.ctx, strip.count * self.halves
+        windows = ctx.hold(ctx.activation, strip.count * self.row_words(self.group))
+        self.load_windows(strip, tiles, windows.low, self.row_words(self.group))
+        if before:
+            return Group(strip, tiles, windows, before.kernels, before.parameters)
+        group = Group(strip, tiles, windows, ctx.hold(ctx.weight, chunks * self.kernel_words),
+                      ctx.hold(ctx.parameter, chunks))
+        self.load_constants(strip, group.kernels.low, group.parameters.low)
+        return group
+
+    def compute(self, group: Group) -> None:
+        """Emit the products of a group and give its memory back; weights of later layers may be loaded then."""
+        ctx, strip, row_words = self.ctx, group.strip, self.row_words(self.group)
+        last = group.tiles.stop == self.tiles
+        for tile in group.tiles:
+            for first, count in strip.pieces(last and strip.first + strip.count == self.channels):
+                chunk = first * self.halves
+                windows = group.windows.low + first * row_words + (tile - group.tiles.start) * self.window
+                self.emit_piece(strip.first + first, count, tile, windows, row_words,
+                                group.kernels.low + chunk * self.kernel_words, group.parameters.low + chunk)
+        ctx.activation.release(group.windows)
+        if last:
+            ctx.weight.release(group.kernels)
+            ctx.parameter.release(group.parameters)
+        ctx.bus_is_free()
 
     def load_windows(self, strip: Strip, tiles: range, base: int, row_words: int) -> None:
         """Load a strip's windows, turned by LOAD if its rows are steps."""

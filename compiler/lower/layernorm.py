@@ -53,6 +53,8 @@ class LayerNorm(Rowwise):
             yield
             self.affine.apply(self.node, count, normal, self.words, result, stored)
             ctx.store_rows(rows, result, stored)
+            if self.behind and self.part:
+                yield from self.behind.follow(self.part, result, stored)
 
     def statistics(self, x: dict) -> Iterator[None]:
         """Leave the mean and the inverse standard deviation of each row in row registers."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from phonolith.compiler.allocate import does_not_fit
 from phonolith.compiler.counts import part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.tile import row_blocks
-from phonolith.compiler.views import Rows, View, common_rows, flat_tails
+from phonolith.compiler.views import Block, Rows, View, common_rows, flat_tails
 from phonolith.hw.isa import Target
 
 # A block of an elementwise operator takes this fraction of a scratchpad bank, so that several are in flight.
@@ -45,6 +46,14 @@ def loops(rows: Rows) -> tuple[int, int]:
     return int(rows.outer_count), int(rows.inner_count)
 
 
+class Follower(Protocol):
+    """An operator on rows that another one has just left in the scratchpad."""
+
+    def follow(self, part: Block, base: int, pitch: int) -> Iterator[None]:
+        """Emit a row tile, which begins at word ``base``; yields between its instructions."""
+        ...
+
+
 class Rowwise:
     """An operator on whole rows, one row tile at a time; subclasses emit :meth:`tile`.
 
@@ -56,6 +65,8 @@ class Rowwise:
         Scratchpad words per row: of x, and what a tile needs besides in the two banks.
     passes : int
         How often VECTOR goes over a row.
+    behind : Follower or None
+        What takes the results from the scratchpad, tile by tile; ``part``: the rows of the present tile.
     """
 
     passes = 2
@@ -69,6 +80,8 @@ class Rowwise:
         self.words = ctx.scratch_words(self.columns, self.x.itemsize)
         self.operand_words = 0
         self.result_words = ctx.scratch_words(self.columns, self.y.itemsize)
+        self.behind: Follower | None = None
+        self.part: Block | None = None
 
     def tile(self, rows: Rows, count: int, source: int, pitch: int) -> Iterator[None]:
         """Emit one tile: x is in the scratchpad at ``source``, the results go to ``rows`` of DRAM.
@@ -76,6 +89,12 @@ class Rowwise:
         Yields between its instructions, where VECTORs that use no row registers may be emitted.
         """
         raise NotImplementedError
+
+    def follow(self, part: Block, base: int, pitch: int) -> Iterator[None]:
+        """Emit a row tile of a product's results, which begins at scratchpad word ``base``; yields as :meth:`tile`."""
+        ((rows,),) = common_rows(self.y)
+        self.part, stored = part, rows.block(part)
+        return self.ctx.emitting(self.node, self.tile(stored, stored.count, base, pitch))
 
     def release(self) -> None:
         """Give back what the operator keeps between tiles."""

@@ -48,14 +48,14 @@ class WideAttention(Attention):
             blocks = list(self.blocks())
             self.prepare_positions(blocks)
             self.begin(blocks[0])
-            for block, following, second in zip(blocks, [*blocks[1:], None], [*blocks[2:], None, None], strict=False):
+            for block, following, later in self.turns(blocks):
                 self.exponentiate(block)
                 self.multiply_context(block)
                 self.drain_context(block)
                 self.ctx.bus_is_free()
                 if following:
                     self.begin(following)
-                    self.begin_positions(second)
+                    self.begin_positions(later)
             self.end_positions()
 
     def load_tables(self) -> None:
