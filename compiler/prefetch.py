@@ -8,7 +8,7 @@ weights.
 
 from phonolith.compiler.assembler import Issue
 from phonolith.compiler.ir import Node
-from phonolith.compiler.lower import PRODUCTS
+from phonolith.compiler.lower import PRODUCTS, ROWWISE
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.product import ProductSchedule
@@ -57,7 +57,7 @@ class Prefetcher:
         """Give back all memory: what was loaded will be loaded again."""
         for products in self.products.values():
             for product in products:
-                product.give_up_weights()
+                product.weights.leave()
 
     def count(self) -> None:
         """Add what has been emitted since the last call to the credit."""
@@ -71,12 +71,13 @@ class Prefetcher:
 
     def load_piece(self) -> bool:
         """Load some weights of the first linear layer that lacks any; tell whether there was one with room."""
-        reserve = self.ctx.reserved
+        reserve, is_next = self.ctx.reserved, True
         for node in self.nodes:
             if node.op == "attention":
-                reserve = max(reserve, self.reserve(node))
+                reserve, is_next = max(reserve, self.reserve(node)), False
             elif node.op == "linear":
-                product = self.product(node, reserve)
+                product = self.product(node, reserve, is_next)
+                is_next = False
                 if product is None:
                     return False
                 with self.ctx.lowering(node):
@@ -84,6 +85,7 @@ class Prefetcher:
                         return True
             elif node.op in PRODUCTS or node.op == "matmul":
                 return False
+            is_next = is_next and node.op in ROWWISE
         return False
 
     def reserve(self, node: Node) -> int:
@@ -94,13 +96,15 @@ class Prefetcher:
             self.reserves[node.name] = Attention(self.ctx, node).wanted_words
         return self.reserves[node.name]
 
-    def product(self, node: Node, reserve: int) -> ProductSchedule | None:
-        """Return the product of a linear layer if all its weights fit beside what is in use and ``reserve``."""
+    def product(self, node: Node, reserve: int, is_next: bool) -> ProductSchedule | None:
+        """Return the product of a linear layer if its weights fit beside what is in use and ``reserve``.
+
+        Of the next one, some are enough: more memory will not be free before it begins.
+        """
         if not self.ctx.views.keys() >= set(node.inputs):
             return None
         if node.name not in self.products:
             with self.ctx.lowering(node):
                 self.products[node.name] = PRODUCTS[node.op](self.ctx, node)
         first, *more = self.products[node.name]
-        fits = first.weights.loaded or self.ctx.weight.free >= first.weight_words + reserve
-        return first if first.keeps_columns and not more and fits else None
+        return first if not more and first.reserve_weights(self.ctx.weight.free - reserve, is_next) else None

@@ -111,7 +111,7 @@ class Scheduler:
     def can_lead(self, node: Node, rowwise: Rowwise, product: ProductSchedule) -> bool:
         """Tell whether an operator may share VECTOR and scratchpad with the product behind it, and is worth it."""
         room = rowwise.result_words <= self.ctx.results.words // SCRATCH_SHARE
-        free = not product.ahead and product.product.residual is None
+        free = not product.weights.loaded and product.product.residual is None
         return len(self.shapes[node.name]) == 2 and room and free
 
     def products(self, node: Node) -> list[ProductSchedule]:

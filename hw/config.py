@@ -174,6 +174,11 @@ class MachineConfig:
         """Four instruction queues and the fetch buffer of 32 beats."""
         return 4 * 4 * self.queue_words + 32 * self.bus_bytes
 
+    @property
+    def undrained_matmuls(self) -> int:
+        """MATMULs that may be in front of the VECTORs that drain them, at most: then these find room in their queue."""
+        return self.queue_words // 16
+
     def tile_counts(self, rows: int, columns: int) -> tuple[int, int]:
         """Return how many row tiles and column tiles of the array cover a product."""
         return -(-rows // self.rows), -(-columns // self.columns)

@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from phonolith.compiler.allocate import Region, Ring
+from phonolith.compiler.allocate import Region
 from phonolith.compiler.counts import Count, part
 from phonolith.compiler.lower.context import SATURATE, Lowering
+from phonolith.compiler.lower.shelf import LoadColumns, Shelf, Weights
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.plan import plan_product
 from phonolith.compiler.tile import Drop, Load, Piece, ProductSize, Step
@@ -16,13 +17,14 @@ from phonolith.compiler.views import Block, Rows
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target
 
-LoadColumns = Callable[[range, int], None]
 Follow = Callable[[Block, int, int], Iterator[None]]
 PARAMETER_BYTES = 8
 # An operator that shares the scratchpad with a product takes at most this fraction of a bank for a row tile.
 SCRATCH_SHARE = 4
 # A step's results are taken by at most this many VECTORs.
 MOST_DRAINS = 8
+# Fewer column tiles than this are not worth being loaded ahead of time alone.
+LEAST_AHEAD = 2
 
 
 class Leader(Protocol):
@@ -98,51 +100,6 @@ class Product:
         return range(tiles.start * self.tile_columns, min(tiles.stop * self.tile_columns, self.columns))
 
 
-class Shelf:
-    """What of one operand is on chip: each piece in a place of its own, or all of them together."""
-
-    def __init__(self, ctx: Lowering, ring: Ring, together: bool):
-        self.ctx = ctx
-        self.ring = ring
-        self.together = together
-        self.region: Region | None = None
-        self.regions: dict[Piece, Region] = {}
-        self.loaded: set[Piece] = set()
-        self.used = False
-
-    def base(self, piece: Piece, offset: int) -> int:
-        """Return the first word of a piece that is on chip; ``offset``: its distance from the first one."""
-        region = self.region if self.together else self.regions[piece]
-        assert region is not None
-        return region.low + (offset if self.together else 0)
-
-    def enter(self, piece: Piece, words: int, total: int) -> bool:
-        """Make room for a piece, or for all of them at the first; tell whether it has to be loaded."""
-        if piece in self.loaded:
-            return False
-        if not self.together and not self.used and not self.ring.live:
-            self.ring.rewind()
-        self.used = True
-        self.loaded.add(piece)
-        if not self.together:
-            self.regions[piece] = self.ctx.hold(self.ring, words)
-        elif self.region is None:
-            self.region = self.ctx.hold(self.ring, total)
-        return True
-
-    def drop(self, piece: Piece) -> None:
-        """Give up a piece, unless all stay."""
-        if not self.together:
-            self.ring.release(self.regions.pop(piece))
-            self.loaded.discard(piece)
-
-    def leave(self) -> None:
-        """Give up everything."""
-        for region in (*self.regions.values(), *([self.region] if self.region else [])):
-            self.ring.release(region)
-        self.region, self.regions, self.loaded = None, {}, set()
-
-
 class ProductSchedule:
     """Emits one product."""
 
@@ -162,10 +119,10 @@ class ProductSchedule:
             lead=product.lead)
         self.plan = plan_product(self.size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
-        self.weights = Shelf(ctx, ctx.weight, self.plan.columns_together)
+        tiles = max(piece.stop for piece in self.plan.column_pieces())
+        self.weights = Weights(ctx, product.load_columns, tiles, self.words, self.plan.columns_together)
         self.parameters = Shelf(ctx, ctx.parameter, self.plan.columns_together)
         self.offsets = self.row_offsets()
-        self.ahead: set[int] = set()
         self.followers: Iterator[None] = iter(())
         self.result: Region | None = None
         self.columns = self.plan.column_pieces()
@@ -178,8 +135,12 @@ class ProductSchedule:
         """
         self.ctx.planned.append((self.ctx.node.name if self.ctx.node else "", self.size))
         loads = sum(isinstance(action, Load) and isinstance(action.piece, range) for action in self.plan.actions)
+        late: range | None = None
         for action in self.plan.actions:
             if isinstance(action, Step):
+                if late:
+                    self.weights.load(late)
+                    late = None
                 self.emit_step(action, follow, leader)
                 if not loads:  # whose weights come next is for the prefetcher to say
                     self.ctx.bus_is_free()
@@ -187,7 +148,7 @@ class ProductSchedule:
                 self.drop(action.piece)
             elif isinstance(action.piece, range):
                 loads -= 1
-                self.load_columns(action.piece)
+                late = self.load_columns(action.piece)
             else:
                 if leader:
                     leader.finish(action.piece)
@@ -230,28 +191,29 @@ class ProductSchedule:
         """Parameter words in use at a time, at most."""
         return self.column_tiles if self.product.parameters is not None else 0
 
-    @property
-    def weight_words(self) -> int:
-        """Weight words of all columns."""
-        return self.column_tiles * self.words
-
     def prefetch(self, tiles: int) -> bool:
-        """Load some of the weights, all of which stay, ahead of time; tell whether there was anything left to load."""
-        missing = [tile for piece in self.columns for tile in piece if tile not in self.ahead]
+        """Load some of the weights ahead of time, of those that have a place; tell whether any were left to load."""
+        ahead = range(self.weights.first)
+        missing = [tile for piece in self.columns for tile in piece
+                   if tile in ahead and tile not in self.weights.loaded]
         if missing:
-            self.load_ahead(range(missing[0], min(missing[0] + tiles, missing[-1] + 1)))
+            self.weights.keep(range(missing[0], min(missing[0] + tiles, missing[-1] + 1)))
         return bool(missing)
 
-    def give_up_weights(self) -> None:
-        """Forget what was loaded ahead of time."""
-        self.weights.leave()
-        self.ahead.clear()
+    def reserve_weights(self, words: int, partly: bool) -> bool:
+        """Choose how many column tiles may be loaded ahead of time into ``words``; tell whether that is any use.
 
-    def load_ahead(self, tiles: range) -> None:
-        """Load column tiles that all stay."""
-        self.ahead.update(tiles)
-        self.weights.enter(tiles, 0, self.weight_words)
-        self.product.load_columns(tiles, self.weights.base(tiles, tiles.start * self.words))
+        ``partly``: some of them are. A step then needs two MATMULs per row tile, all in front of its VECTOR.
+        """
+        if not self.keeps_columns or self.weights.loaded:
+            return self.keeps_columns
+        count = min(words // self.words, self.column_tiles)
+        steps = 2 * max(self.row_tiles(block) for block in self.row_blocks)
+        enough = partly and count >= LEAST_AHEAD and steps < self.ctx.config.undrained_matmuls
+        if count < self.column_tiles and not enough:
+            return False
+        self.weights.first = count
+        return True
 
     @property
     def tile_bytes(self) -> int:
@@ -268,23 +230,20 @@ class ProductSchedule:
                     f"{ring.name} bank; {ring.words} are available.",
                     f"Configure a larger {ring.name} memory, or split the operator.")
 
-    def load_weights(self, tiles: range) -> None:
-        """Load column tiles unless they are there."""
-        if self.keeps_columns:
-            missing = [tile for tile in tiles if tile not in self.ahead]
-            if missing:
-                self.load_ahead(range(missing[0], missing[-1] + 1))
-        elif self.weights.enter(tiles, len(tiles) * self.words, self.weight_words):
-            self.product.load_columns(tiles, self.weights.base(tiles, tiles.start * self.words))
+    def load_columns(self, tiles: range) -> range | None:
+        """Load column tiles and their parameters unless they are there; a single tile needs its parameters last.
 
-    def load_columns(self, tiles: range) -> None:
-        """Load column tiles and their parameters unless they are there; a single tile needs its parameters last."""
+        Returns those whose weights are there in part: the rest can come behind the rows.
+        """
+        if self.weights.loaded.intersection(tiles):
+            self.load_parameters(tiles)
+            return tiles
         if len(tiles) == 1:
-            self.load_weights(tiles)
+            self.weights.load(tiles)
             self.load_parameters(tiles)
         else:
             self.load_parameters(tiles)
-            self.load_weights(tiles)
+            self.weights.load(tiles)
 
     def load_parameters(self, tiles: range) -> None:
         """Load the parameters of column tiles unless they are there."""
@@ -355,10 +314,7 @@ class ProductSchedule:
         if p.prepare:
             self.follow_up()
             p.prepare(p.a.block(step.block))
-        ctx.emitter.matmul(
-            a_base=self.rows.base(step.block, self.offsets[step.block]), a_tile_words=self.words,
-            w_base=self.weights.base(step.tiles, step.tiles.start * self.words), w_tile_words=self.words,
-            rows=rows, columns=self.array_columns(step.tiles), k=p.k, a_unsigned=p.a_unsigned)
+        self.multiply(step)
         if p.table:
             ctx.load_table(p.table.entries, p.table.address)
         self.make_room(rows * pitch, leader)
@@ -378,6 +334,18 @@ class ProductSchedule:
             self.followers = follow(step.block, result.low, pitch)
         else:
             self.follow_up()
+
+    def multiply(self, step: Step) -> None:
+        """Emit the MATMUL of a step; one per row tile and part where the column tiles lie in two parts."""
+        p, runs = self.product, list(self.weights.runs(step.tiles))
+        rows, base = p.a.block(step.block).count, self.rows.base(step.block, self.offsets[step.block])
+        height = self.ctx.config.rows if len(runs) > 1 else step.block.rows
+        for start in range(0, step.block.rows, height):
+            for tiles, weights in runs:
+                self.ctx.emitter.matmul(
+                    a_base=base + start // self.ctx.config.rows * self.words, a_tile_words=self.words,
+                    w_base=weights, w_tile_words=self.words, rows=part(rows, start, height),
+                    columns=self.array_columns(tiles), k=p.k, a_unsigned=p.a_unsigned)
 
     def array_columns(self, tiles: range) -> int:
         """Return the columns of some tiles as the array counts them: each tile fills its columns, but for the last."""

@@ -28,8 +28,6 @@ from phonolith.compiler.shapes import PLANES
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Reduce, Saturate, Source
 
-# One MATMUL that is not drained yet is allowed for so many words of a queue (docs/isa.md, Program).
-QUEUE_WORDS_PER_MATMUL = 16
 # Buffers of one word per row that a drain may need at the same time.
 SCRATCH_SHARE = 4
 
@@ -85,7 +83,7 @@ class WideAttention(Attention):
     def multiply_ahead(self, block: Block, tile: int, drained: int) -> None:
         """Multiply the planes by the values up to a column tile, as far as queues let MATMULs be ahead of drains."""
         operands, planes = self.operands[block.window], len(ORDER)
-        limit = drained + self.ctx.config.queue_words // QUEUE_WORDS_PER_MATMUL
+        limit = drained + self.ctx.config.undrained_matmuls
         while self.multiplied < min(limit, planes * min(tile + 1, self.value_tiles)):
             each, plane = divmod(self.multiplied, planes)
             self.ctx.emitter.matmul(

@@ -213,7 +213,7 @@ class Machine:
         undrained = len(self.state.tiles)
         while self.pending_matmuls and sum(self.pending_matmuls[1:]) >= undrained:
             self.pending_matmuls.pop(0)
-        limit = self.config.queue_words // 16
+        limit = self.config.undrained_matmuls
         if len(self.pending_matmuls) >= limit:
             raise illegal(f"{len(self.pending_matmuls)} MATMULs are not drained yet; at most {limit - 1} may be "
                           "ahead of their VECTOR instructions, or the queues could deadlock.")
