@@ -11,6 +11,7 @@ from phonolith.compiler.ir import Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
+from phonolith.compiler.lower.depthwise import is_banded
 from phonolith.compiler.lower.product import ProductSchedule
 from phonolith.hw.config import MachineConfig
 
@@ -83,10 +84,15 @@ class Prefetcher:
                 with self.ctx.lowering(node):
                     if product.prefetch(max(1, PIECE_BYTES // product.tile_bytes)):
                         return True
-            elif node.op in PRODUCTS or node.op == "matmul":
+            elif self.needs_all_memory(node):
                 return False
             is_next = is_next and node.op in ROWWISE
         return False
+
+    def needs_all_memory(self, node: Node) -> bool:
+        """Tell whether a node's schedule was made for a weight memory that nobody else uses."""
+        dense = node.op == "depthwise_conv1d" and not is_banded(node, self.ctx.config)
+        return dense or node.op in PRODUCTS or node.op == "matmul"
 
     def reserve(self, node: Node) -> int:
         """Return the weight words that an attention node wants."""

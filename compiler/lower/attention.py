@@ -209,7 +209,7 @@ class Attention:
                 self.load_keys(window)
         elif window not in self.with_values:
             self.load_values(window)
-        elif self.positions and self.positions.held and self.positions.held.head != window.head:
+        elif self.positions and self.positions.held and self.positions.held.head < window.head:
             self.positions.prepare(window.head, 0)
 
     def load_tables(self) -> None:
