@@ -62,12 +62,17 @@ def test_a_compiled_program_runs_only_where_it_belongs(small, command, tmp_path)
         code, found = command("simulate", *arguments)
         assert (code, found["error"]["kind"]) == (1, kind)
     code, found = small(CLIPS / "two_zero_four_nine.wav", "--program", program)
-    assert (code, found["error"]["kind"]) == (1, "wrong-input")
+    assert (code, found["error"]["kind"]) == (1, "input-too-long")
+    command("compile", "encoder-ctc-w8", "--frames", 300, "--array", "8x8", "-o", program)
+    code, found = small(CLIP, "--program", program)
+    assert code == 0 and found["bit_exact"] and found["transcript"] == direct["transcript"]
+    assert direct["cycles"] < found["cycles"] < 1.3 * direct["cycles"]
 
 
 @pytest.mark.slow
-def test_whole_utterances_of_real_speakers_are_exact(command, fsdd):
-    code, found = command("verify", "--data", fsdd, "--strings", 20)
+@pytest.mark.parametrize("model", ["encoder-ctc-w8", "conformer-ctc-w8", "conformer-ctc-stream-w8"])
+def test_whole_utterances_of_real_speakers_are_exact(command, fsdd, model):
+    code, found = command("verify", "--data", fsdd, "--strings", 20, "--model", model)
     assert (code, found["checked"], found["failed"], found["first_difference"]) == (0, 20, 0, None)
 
 

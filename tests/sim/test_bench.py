@@ -1,11 +1,11 @@
-"""``bench gemm`` on RTL."""
+"""``bench`` on RTL."""
 
 import numpy as np
 import pytest
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.sim.bench import bench_gemm, bench_speed, requantization
+from phonolith.sim.bench import bench_dwconv, bench_gemm, bench_speed, requantization
 
 CONFIG = MachineConfig()
 
@@ -35,6 +35,18 @@ def test_no_product_gets_slower(m, k, n, transpose_b, latency, cycles):
     assert config.activation_sram_bytes + config.weight_sram_bytes + config.scratchpad_bytes <= 320 << 10
     result = bench_gemm(m, k, n, config, transpose_b=transpose_b)
     assert result["bit_exact"] and result["cycles"] <= cycles
+
+
+@pytest.mark.parametrize(("frames", "channels", "kernel", "utilisation"), [(250, 144, 31, 0.63), (500, 256, 31, 0.65)])
+def test_depthwise_convolutions_keep_the_array_busy(frames, channels, kernel, utilisation):
+    result = bench_dwconv(frames, channels, kernel, CONFIG)
+    assert result["bit_exact"] and result["macs"] == frames * channels * kernel
+    assert result["utilisation"] == result["macs"] / (256 * result["cycles"]) >= utilisation
+
+
+@pytest.mark.parametrize(("frames", "channels", "kernel"), [(1, 1, 1), (17, 5, 4), (300, 20, 33), (40, 33, 2)])
+def test_depthwise_convolutions(frames, channels, kernel):
+    assert bench_dwconv(frames, channels, kernel, CONFIG, seed=3)["bit_exact"]
 
 
 @pytest.mark.parametrize("kind", [{}, {"transpose_b": True}, {"runtime_b": True}],
