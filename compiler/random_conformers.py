@@ -209,6 +209,23 @@ def subsampling(b: Builder, x: Tensor, channels: int, strides: tuple[int, ...]) 
     return b.reshape(x, x.shape[1] * channels)
 
 
+def sized_conformer(frames: int, mels: int, channels: int, kind: Attending, kernel: int, layers: int,
+                    tokens: int) -> Graph:
+    """Return a Conformer of given sizes with random weights, features to ids.
+
+    ``frames`` of features go through two convolutions of stride 2; d is the width of ``kind``, a feed-forward block's
+    hidden width 4 d.
+    """
+    b = Builder(0)
+    image = b.reshape(Tensor("features", "int8", (frames, mels), 74.0), mels, 1)
+    x = b.linear(subsampling(b, image, channels, (2, 2)), kind.width, "int16")
+    for _ in range(layers):
+        x = conformer_block(b, x, kind, kernel, 4 * kind.width)
+    logits = b.linear(b.layernorm(x, "int8"), tokens, "int16")
+    ids = b.append("argmax", (logits,), "int16", logits.shape[:1], 1.0)
+    return Graph(f"conformer-{layers}x{kind.width}", (Value("features", "int8", (mels,)),), tuple(b.nodes), (ids.name,))
+
+
 def random_conformer(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
     """Return a random Conformer, features to ids, and matching inputs, the same for the same seed.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from phonolith.hw.errors import PhonolithError
 
-ISA_VERSION = 1
+ISA_VERSION = 2
 # Timing environment: they do not change the hardware, so a program does not depend on them.
 ENVIRONMENT_FIELDS = ("dram_latency", "dram_shared", "clock_mhz")
 # Instructions address at most this many words of a memory.

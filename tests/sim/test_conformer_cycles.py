@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from phonolith.compiler.inspect import node_macs
-from phonolith.compiler.ir import Graph, Value
+from phonolith.compiler.ir import Graph
 from phonolith.compiler.pipeline import compile_graph
-from phonolith.compiler.random_conformers import Attending, conformer_block, subsampling
-from phonolith.compiler.random_graphs import Builder, Tensor
+from phonolith.compiler.random_conformers import Attending, sized_conformer
 from phonolith.compiler.shapes import infer_shapes
 from phonolith.compiler.timing import model as timing
 from phonolith.hw.config import MachineConfig
@@ -24,15 +23,7 @@ MACS_PER_CYCLE = CONFIG.rows * CONFIG.columns
 
 @cache
 def conformer(layers: int) -> Graph:
-    """Features to ids: convolutions of 32 channels, blocks, a linear layer to 11 tokens."""
-    b = Builder(0)
-    image = b.reshape(Tensor("features", "int8", (FRAMES, MELS), 74.0), MELS, 1)
-    x = b.linear(subsampling(b, image, 32, (2, 2)), WIDTH, "int16")
-    for _ in range(layers):
-        x = conformer_block(b, x, Attending(HEADS, WIDTH // HEADS, LONGEST), KERNEL, 4 * WIDTH)
-    logits = b.linear(b.layernorm(x, "int8"), 11, "int16")
-    ids = b.append("argmax", (logits,), "int16", logits.shape[:1], 1.0)
-    return Graph("conformer", (Value("features", "int8", (MELS,)),), tuple(b.nodes), (ids.name,))
+    return sized_conformer(FRAMES, MELS, 32, Attending(HEADS, WIDTH // HEADS, LONGEST), KERNEL, layers, 11)
 
 
 def macs(layers: int) -> int:
