@@ -77,8 +77,8 @@ def main() -> None:
     (ROOT / "results/conformer.json").write_text(json.dumps({"convolutions": convolutions, "conformers": conformers}))
     lines = [f"{CONFIG.array}, int8, {CONFIG.bus_bits}-bit bus, DRAM latency {CONFIG.dram_latency} (configuration "
              f"`{CONFIG.hash}`); cycles on RTL, every result equal to the golden model's. Depthwise convolutions "
-             "(`phonolith bench dwconv T C K`): k of every C + k - 1 steps of the array are of use, 67.4 % for 31 taps; "
-             "x lies channel by channel in DRAM.",
+             "(`phonolith bench dwconv T C K`): k of every C + k - 1 steps of the array are of use, 67.4 % for 31 "
+             "taps; x lies channel by channel in DRAM.",
              "", *table(("T x C x k", "cycles", "utilisation"), (
                  ["x".join(map(str, each["size"])), f"{each['cycles']:,}", percent(each["utilisation"])]
                  for each in convolutions)), "",

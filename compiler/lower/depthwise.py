@@ -27,6 +27,9 @@ from phonolith.hw.isa import WINDOW_BITS, Destination, Multiplier, Pre, Source, 
 PARAMETER_BYTES = 8
 # Channels whose results one VECTOR and one STORE take.
 CHANNELS_TOGETHER = 8
+# Two groups are on chip at a time. Where the one lies anywhere, there is room for the other if neither takes more than
+# this fraction of a memory.
+SHARE = 3
 # Channels of the first strip where the next ones can be loaded just as well.
 FIRST_CHANNELS = 3
 
@@ -157,15 +160,15 @@ class Banded:
     def choose_sizes(self) -> tuple[int, int]:
         """Return the row tiles and the channels that are loaded together."""
         ctx = self.ctx
-        most = min(ctx.config.dma_bytes, self.channels, max(1, ctx.parameter.words // (2 * self.halves)),
-                   max(1, ctx.weight.words // (2 * self.halves * self.kernel_words)))
+        most = min(ctx.config.dma_bytes, self.channels, max(1, ctx.parameter.words // SHARE // self.halves),
+                   max(1, ctx.weight.words // SHARE // (self.halves * self.kernel_words)))
         for group in range(self.tiles, 0, -1):
-            if most * self.row_words(group) <= ctx.activation.words // 2:
+            if most * self.row_words(group) <= ctx.activation.words // SHARE:
                 return group, most
         words = self.row_words(1)
         if words > ctx.activation.words:
             raise does_not_fit(f"{ctx.user}: one channel", words, ctx.activation)
-        return 1, max(1, ctx.activation.words // 2 // words)
+        return 1, max(1, ctx.activation.words // SHARE // words)
 
     def row_words(self, group: int) -> int:
         """Return the words per bank of one channel's windows: of some row tiles, and of what follows them."""
