@@ -58,7 +58,7 @@ class Count(int):
         self.size, self.first, self.limit, self.offset = size, first, limit, offset
         return self
 
-    def __getnewargs__(self) -> tuple[Size, int, int, int]:
+    def __getnewargs__(self) -> tuple[Size, int, int, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.size, self.first, self.limit, self.offset
 
     def at(self, frames: int) -> int:

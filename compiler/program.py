@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -272,5 +273,5 @@ def views(entries: dict[str, dict]) -> dict[str, View]:
 
 def view(entry: dict) -> View:
     """Return the view of a JSON document."""
-    known = entry | {name: tuple(entry[name]) for name in ("shape", "strides")}
+    known: dict[str, Any] = {**entry, "shape": tuple(entry["shape"]), "strides": tuple(entry["strides"])}
     return BlockedView(**known) if "block" in entry else View(**known)

@@ -11,6 +11,7 @@ from phonolith.hw.config import MachineConfig
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.ladder import Case, execute_iss, execute_rtl, first_difference, machine
 from phonolith.sim.stream import run_chunks
+from phonolith.sim.verify import string_cases
 
 CHUNK, LEFT, KERNEL_SEED = 6, 2, 11
 
@@ -93,6 +94,15 @@ def run_rtl(stream: Stream, graph, inputs, config) -> list[int]:
 def test_on_rtl_the_time_per_chunk_is_constant_once_the_context_is_full(stream, model, config):
     cycles = run_rtl(stream, model, features(model, 7 * CHUNK + 1), config)
     assert len(set(cycles[LEFT:7])) == 1 and cycles[7] < cycles[LEFT]
+
+
+@pytest.mark.slow
+def test_twenty_utterances_on_rtl(fsdd):
+    default, stream, full = MachineConfig(), None, set()
+    for _, graph, inputs in string_cases(fsdd, 20, "conformer-ctc-stream-w8"):
+        stream = stream or compile_stream(graph, default)
+        full |= set(run_rtl(stream, graph, inputs, default)[stream.rhythm.left:-1])
+    assert len(full) == 1
 
 
 @pytest.mark.slow
