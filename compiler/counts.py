@@ -58,8 +58,8 @@ class Count(int):
         self.size, self.first, self.limit, self.offset = size, first, limit, offset
         return self
 
-    def __getnewargs__(self) -> tuple[Size, int, int, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.size, self.first, self.limit, self.offset
+    def __reduce__(self) -> tuple:
+        return Count, (self.size, self.first, self.limit, self.offset)
 
     def at(self, frames: int) -> int:
         """Return the count for an input of ``frames`` frames."""

@@ -185,6 +185,7 @@ def emit_together(ctx: Lowering, product: ProductSchedule, nodes: list[Node]) ->
     """Emit a product and, between the column tiles of its next block, the row tiles of ``nodes`` on a block."""
     followers = [make_follower(ctx, node) for node in nodes]
     for first, second in pairwise(followers):
+        assert isinstance(first, Rowwise)
         first.behind = second
 
     def follow(block: Block, base: int, pitch: int) -> Iterator[None]:

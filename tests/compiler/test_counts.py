@@ -1,5 +1,6 @@
 """Counts that follow from an utterance's length, and the registers that hold them."""
 
+from copy import deepcopy
 from itertools import product as pairs
 
 import numpy as np
@@ -44,6 +45,12 @@ def test_parts_and_multiples(frames):
         piece = part(more, first, most)
         assert (piece.at(frames) if isinstance(piece, Count) else piece) == min(max(more.at(frames) - first, 0), most)
     assert at_least_one(some).at(frames) == max(some.at(frames), 1) and at_least_one(3) == 3
+
+
+def test_copies_stay_counts():
+    count = plus(part(whole(), 3, 20), 2)
+    again = deepcopy(count)
+    assert [each.at(10) for each in (count, again)] == [9, 9]
 
 
 def test_a_convolution_that_keeps_the_length_keeps_the_count():
