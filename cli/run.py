@@ -38,6 +38,8 @@ def render_simulation(result: Result) -> None:
 
 def comparison(result: Result) -> str:
     """Say whether the RTL's tensors equal the golden model's."""
+    if not result["bit_exact"] and "chunks" in result:
+        return f"NOT bit-exact: first {cell(result['first_difference'])}"
     if not result["bit_exact"]:
         return "NOT bit-exact: run `phonolith verify` on this utterance to find the first difference"
     return f"bit-exact: all {result['tensors_compared']} tensors equal"
