@@ -8,6 +8,7 @@ import pytest
 from phonolith.compiler.inspect import node_macs
 from phonolith.compiler.ir import Graph, Value
 from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.races import find_deadlock, find_races
 from phonolith.compiler.random_conformers import (
     Attending,
     attention,
@@ -132,6 +133,14 @@ def test_programs_have_the_same_memory(config):
     places = [address for address, _ in first.constants]
     contents = [data.tobytes() for _, data in first.constants]
     assert len(set(places)) == len(places) and len(set(contents)) == len(contents)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_programs_are_free_of_races_and_deadlocks(config, seed):
+    graph, inputs = random_stream(seed)
+    for chunk in compile_stream(graph, config).chunks(len(inputs["features"])):
+        words, arguments = chunk.program.words, chunk.program.arguments
+        assert find_races(words, config, arguments) == [] == find_deadlock(words, config, arguments)
 
 
 def test_macs_of_all_chunks_are_those_of_the_utterance(config):
