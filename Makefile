@@ -65,6 +65,7 @@ check: setup .venv/.extra-dev dev
 dev:
 	@mkdir -p .dev/phonolith
 	@for folder in cli compiler hw models reports sim; do ln -sfn "../../$$folder" ".dev/phonolith/$$folder"; done
+	@ln -sfn ../../api/__init__.py .dev/phonolith/__init__.py
 
 benchmarks: tools setup
 	@for script in benchmarks/bench_*.py; do echo "$$script" >&2; $(PYTHON_IN_VENV) "$$script" || exit 1; done
