@@ -22,6 +22,7 @@ from phonolith.compiler.lower.linear import constant_operand, schedule, table_of
 from phonolith.compiler.lower.product import Product, ProductSchedule
 from phonolith.compiler.views import BlockedView, Rows, View, common_rows
 from phonolith.hw.config import MachineConfig
+from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import WINDOW_BITS, Destination, Multiplier, Pre, Source, Target
 
 PARAMETER_BYTES = 8
@@ -41,8 +42,12 @@ def window_words(kernel: int, config: MachineConfig) -> int:
 
 def is_banded(node: Node, config: MachineConfig) -> bool:
     """Tell whether a depthwise convolution can be computed as a banded product: bytes, and not too long a kernel."""
-    words = window_words(node.constants["weight"].shape[1], config)
-    return node.dtype != "int16" and words <= min((1 << WINDOW_BITS) - 1, config.rows)
+    return node.dtype != "int16" and node.constants["weight"].shape[1] <= longest_kernel(config)
+
+
+def longest_kernel(config: MachineConfig) -> int:
+    """Return the longest kernel whose windows LOAD can write."""
+    return (min((1 << WINDOW_BITS) - 1, config.rows) - 1) * config.word_bytes + 1
 
 
 def lower_depthwise(ctx: Lowering, node: Node) -> None:
@@ -74,6 +79,12 @@ def dense_schedule(ctx: Lowering, node: Node, x: View) -> ProductSchedule:
     """Return the convolution as a product with kernels of all channels, zero but for their own."""
     weight = node.constants["weight"]
     channels, kernel = weight.shape
+    words = pack.tile_words(kernel * channels, ctx.config)
+    if words > min(ctx.activation.words, ctx.weight.words):
+        raise PhonolithError(
+            "does-not-fit", f"{ctx.user}: a kernel of {kernel} steps, {channels} channels and results of {node.dtype} "
+            f"need {words} words of each operand bank.", f"Kernels of up to {longest_kernel(ctx.config)} steps with "
+            "results of 8 bits run on this machine; for others configure larger memories.")
     dense = np.zeros((channels, kernel, channels), np.int8)
     dense[np.arange(channels), :, np.arange(channels)] = weight
     ((y,),) = common_rows(ctx.views[node.name])

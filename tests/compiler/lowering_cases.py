@@ -1,5 +1,7 @@
 """Single-operator graphs of any shape, and the check that a program computes them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
@@ -103,6 +105,20 @@ def conv2d(rng, size, channels_in, count, kernel, stride, padding, x="int8", y="
                  **channels(rng, count, depth, y)}
     attributes = {"stride": list(stride), "padding": list(padding)}
     return graph(Node("y", "conv2d", ("x",), y, constants, attributes), (x, (size, channels_in)))
+
+
+def depthwise(rng, count, kernel, padding=None, x="int8", y="int8", between=False) -> Graph:
+    """A depthwise convolution of the input, or ``between`` a table and a linear layer."""
+    same = ((kernel - 1) // 2, kernel // 2)
+    constants = {"weight": random_tensor(rng, (count, kernel), "int8"), **channels(rng, count, kernel, y)}
+    node = Node("y", "depthwise_conv1d", ("x",), y, constants, {"padding": list(padding or same)})
+    if not between:
+        return graph(node, (x, (count,)))
+    first = Node("first", "table", ("x",), x, {"table": random_tensor(rng, (256,), x)})
+    last = Node("z", "linear", ("y",), "int8", {"weight": random_tensor(rng, (9, count), "int8"),
+                                                **channels(rng, 9, count, "int8")})
+    nodes = (first, replace(node, inputs=("first",)), last)
+    return Graph("case", (Value("x", x, (count,)),), nodes, ("z",))
 
 
 def matmul(a, b, transpose_b, dtype="int8", heads=None, normalize=False, x="int8") -> Graph:

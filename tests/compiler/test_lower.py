@@ -189,3 +189,34 @@ def test_rows_too_long(case, frames):
 def test_row_sums_of_signed_rows_are_refused():
     with pytest.raises(PhonolithError, match="normalize needs uint8 rows"):
         cases.check_shapes(cases.matmul((5,), (8,), False, normalize=True), "16x16", 5, 5)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("frames, channels, kernel", [(1, 1, 1), (1, 20, 31), (7, 5, 2), (64, 9, 3), (65, 17, 32),
+                                                      (130, 40, 33)])
+@pytest.mark.parametrize("between", [False, True])
+def test_depthwise(machine, frames, channels, kernel, between):
+    cases.check(cases.depthwise(rng(), channels, kernel, between=between), machine, frames)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("padding", [(14, 0), (0, 14), (0, 0), (20, 3)])
+@pytest.mark.parametrize("x, y", [("uint8", "int8"), ("int8", "int16")])
+def test_depthwise_paddings(machine, padding, x, y):
+    """Causal, looking ahead, shrinking; results of int16 are not a banded product."""
+    cases.check(cases.depthwise(rng(), 11, 15, padding, x, y), machine, 40)
+
+
+def test_depthwise_longer_than_the_memories():
+    """Channels' windows of one row tile, and not all of them, fit the activation memory."""
+    config = MachineConfig(rows=8, columns=8, bus_bits=64, activation_sram_bytes=4096)
+    cases.check(cases.depthwise(rng(), 20, 15, between=True), config, 500)
+
+
+@pytest.mark.parametrize("machine, kernel", [("8x8", 900), ("16x16", 1200)])
+def test_a_kernel_that_the_machine_cannot_run(machine, kernel):
+    """It says how long a kernel may be; one of that length runs."""
+    with pytest.raises(PhonolithError, match=f"a kernel of {kernel} steps, 40 channels") as error:
+        compile_graph(cases.depthwise(rng(), 40, kernel), cases.MACHINES[machine], 20)
+    longest = int(error.value.remedy.split("up to ")[1].split()[0])
+    cases.check(cases.depthwise(rng(), 5, longest), machine, 20)
