@@ -1,5 +1,6 @@
 """Passes over the float graph, before ranges are observed: constant factors, padding and ReLUs join products."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,17 +36,28 @@ def fold_affine(graph: FloatGraph) -> FloatGraph:
     Where there is none, or something else reads it, an offset becomes a depthwise convolution of one tap; a factor
     of all channels alike stays.
     """
+    return _folded(graph, lambda node: node.op in ("affine", "scaled"), _times,
+                   lambda node: _one_tap(node) if node.op == "affine" else node)
+
+
+def _folded(graph: FloatGraph, is_folded: Callable[[FloatNode], bool],
+            fold: Callable[[FloatNode, FloatNode], FloatNode],
+            keep: Callable[[FloatNode], FloatNode] = lambda node: node) -> FloatGraph:
+    """Return the graph with ``fold(product, node)`` for each product and a node that alone reads it and is folded.
+
+    The product's name stays; of all other nodes ``keep(node)`` does.
+    """
     nodes: dict[str, FloatNode] = {}
     renamed: dict[str, str] = {}
     for node in graph.nodes:
         origin = node.inputs[0]
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         source = nodes.get(node.inputs[0])
-        if node.op in ("affine", "scaled") and source and _takes(graph, source, origin):
-            nodes[source.name] = _times(source, node)
+        if is_folded(node) and source and _takes(graph, source, origin):
+            nodes[source.name] = fold(source, node)
             renamed[node.name] = source.name
         else:
-            nodes[node.name] = _one_tap(node) if node.op == "affine" else node
+            nodes[node.name] = keep(node)
     return replace(graph, nodes=tuple(nodes.values()), output=renamed.get(graph.output, graph.output))
 
 
@@ -98,18 +110,8 @@ def disjoint_slices(graph: FloatGraph, node: FloatNode) -> list[FloatNode]:
 
 def fuse_relu(graph: FloatGraph) -> FloatGraph:
     """Fold each ReLU into the linear or convolution that feeds it and nothing else; that one's name stays."""
-    nodes: dict[str, FloatNode] = {}
-    renamed: dict[str, str] = {}
-    for node in graph.nodes:
-        origin = node.inputs[0]
-        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
-        source = nodes.get(node.inputs[0])
-        if node.attributes.get("function") == "relu" and source and _takes(graph, source, origin):
-            nodes[source.name] = replace(source, attributes=source.attributes | {"relu": True})
-            renamed[node.name] = source.name
-        else:
-            nodes[node.name] = node
-    return replace(graph, nodes=tuple(nodes.values()), output=renamed.get(graph.output, graph.output))
+    return _folded(graph, lambda node: node.attributes.get("function") == "relu",
+                   lambda product, _relu: replace(product, attributes=product.attributes | {"relu": True}))
 
 
 def _takes(graph: FloatGraph, source: FloatNode, name: str) -> bool:

@@ -12,7 +12,7 @@ from phonolith.compiler.lower import PRODUCTS, ROWWISE
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.depthwise import is_banded
-from phonolith.compiler.lower.product import ProductSchedule
+from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.hw.config import MachineConfig
 
 VIEWS = ("slice", "reshape")

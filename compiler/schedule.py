@@ -18,7 +18,7 @@ from phonolith.compiler.lower import PRODUCTS, ROWWISE, WHOLE
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.copy import copy_tensor
 from phonolith.compiler.lower.gate import Gate
-from phonolith.compiler.lower.product import SCRATCH_SHARE, ProductSchedule
+from phonolith.compiler.lower.product_schedule import SCRATCH_SHARE, ProductSchedule
 from phonolith.compiler.lower.rowwise import Rowwise
 from phonolith.compiler.prefetch import VIEWS, Prefetcher
 from phonolith.compiler.shapes import Shape

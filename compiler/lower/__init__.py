@@ -16,7 +16,7 @@ from phonolith.compiler.lower.elementwise import (
 from phonolith.compiler.lower.layernorm import LayerNorm
 from phonolith.compiler.lower.linear import conv2d_schedules, linear_schedules
 from phonolith.compiler.lower.matmul import lower_matmul
-from phonolith.compiler.lower.product import ProductSchedule
+from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.compiler.lower.rowwise import Rowwise
 from phonolith.compiler.lower.softmax import ArgMax, softmax_exp
 from phonolith.compiler.lower.wide_attention import WideAttention

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from phonolith.compiler.counts import part
 from phonolith.compiler.lower.context import Lowering
-from phonolith.compiler.lower.product import Product, ProductSchedule
+from phonolith.compiler.lower.product import Product
+from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.views import Block, BlockedView
 from phonolith.hw.isa import Target

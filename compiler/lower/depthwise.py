@@ -19,7 +19,8 @@ from phonolith.compiler.lower.blocked import blocked_product
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.lower.copy import packed_input
 from phonolith.compiler.lower.linear import constant_operand, schedule, table_of
-from phonolith.compiler.lower.product import Product, ProductSchedule
+from phonolith.compiler.lower.product import Product
+from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.compiler.views import BlockedView, Rows, View, common_rows
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError

@@ -9,7 +9,9 @@ from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.blocked import blocked_product
 from phonolith.compiler.lower.context import Lowering, align
 from phonolith.compiler.lower.copy import packed_input
-from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule, Table
+from phonolith.compiler.lower.product import Product, Table
+from phonolith.compiler.lower.product_schedule import ProductSchedule
+from phonolith.compiler.lower.shelf import LoadColumns
 from phonolith.compiler.views import BlockedView, Rows, Unfolded, common_rows
 from phonolith.hw.isa import Target
 

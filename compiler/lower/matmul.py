@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from phonolith.compiler.counts import part
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import WIDTH, Lowering
-from phonolith.compiler.lower.product import LoadColumns, Product, ProductSchedule
+from phonolith.compiler.lower.product import Product
+from phonolith.compiler.lower.product_schedule import ProductSchedule
+from phonolith.compiler.lower.shelf import LoadColumns
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.views import Rows, View, common_rows
 from phonolith.hw.isa import Reduce, RowFunction, Source, Target

@@ -7,7 +7,8 @@ from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import WIDTH, Lowering
 from phonolith.compiler.lower.elementwise import unary
 from phonolith.compiler.lower.matmul import heads, most_rows, transposed
-from phonolith.compiler.lower.product import Product, ProductSchedule
+from phonolith.compiler.lower.product import Product
+from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.compiler.lower.rowwise import pieces
 from phonolith.compiler.lower.wide import FACTORS, FRACTION_BITS, ORDER, PASSES, add_sums, row_factor
 from phonolith.compiler.views import Rows, View, common_rows
