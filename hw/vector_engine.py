@@ -23,6 +23,7 @@ from phonolith.hw.vector_lane import VectorLane
 
 ELEMENT_STAGE = 0
 RESIDUAL_STAGE = 3
+PARTIAL_STAGE = 3
 TABLE_STAGE = 4
 WRITE_STAGE = 5
 REDUCE_STAGE = 7
@@ -48,7 +49,8 @@ class VectorEngine(wiring.Component):
     ===== ==========================================================================================
     0     address of source and parameters, drain row; residual operand read as multiplier (ELEMENT)
     1     row registers read
-    3     residual operand read as residual
+    3     residual operand read as residual; partial sum of the block before read
+    4     partial sum of the block written; of a last block, the row goes on
     5     scratchpad or activation written; reduction of groups of lanes
     6     reduction of groups
     7     row register updated
@@ -116,7 +118,7 @@ class VectorEngine(wiring.Component):
     def pipeline(self, m, control, issue) -> tuple[Signal, list]:
         """Move rows through the stages: bit k of the first result says that stage k holds beat k of the second.
 
-        Rows leave after the write stage unless they are reduced.
+        Rows leave after the write stage unless they are reduced, and before it unless they belong to the last block.
         """
         held = Signal(REDUCE_STAGE)
         stages = Cat(issue.valid, held)
@@ -129,12 +131,15 @@ class VectorEngine(wiring.Component):
             with m.If(stages[stage - 1]):
                 m.d.sync += beat.eq(beats[-1])
             beats.append(beat)
+        with m.If(~beats[TABLE_STAGE].ends):
+            m.d.sync += held[TABLE_STAGE].eq(0)
         return stages, beats
 
     def lanes(self, m, control, stages, beats, issue) -> list[VectorLane]:
         """Build the lanes and connect what differs between them."""
         columns, lanes = self.config.columns, []
         active = Mux(beats[WRITE_STAGE].tail, issue.tail_mask, ~0)
+        m.submodules.partial_sums = partial = Sram(data_bits=32 * columns, depth=self.config.rows)
         for index in range(columns):
             m.submodules[f"lane_{index}"] = lane = VectorLane()
             parameter = self.parameter_read.data.word_select(index, 64)
@@ -149,10 +154,22 @@ class VectorEngine(wiring.Component):
                 lane.bias.eq(parameter[:32]),
                 lane.multiplier.eq(parameter[32:32 + isa.MULTIPLIER_BITS]),
                 lane.shift.eq(parameter[32 + isa.MULTIPLIER_BITS:32 + isa.MULTIPLIER_BITS + isa.SHIFT_BITS]),
+                lane.row_sum.eq(self.drain.row_sum),
+                lane.zero.eq(parameter[64 - isa.ZERO_BITS:]),
+                lane.adds.eq(beats[TABLE_STAGE].adds),
+                lane.ends.eq(beats[TABLE_STAGE].ends),
+                lane.partial.eq(partial.read.data.word_select(index, 32)),
                 lane.residual.eq(self.residual_read.data.word_select(index, 16)),
                 lane.active.eq(active[index]),
             ]
             lanes.append(lane)
+        m.d.comb += [
+            partial.read.enable.eq(stages[PARTIAL_STAGE] & control.partial & beats[PARTIAL_STAGE].adds),
+            partial.read.address.eq(beats[PARTIAL_STAGE].row),
+            partial.write.enable.eq(stages[TABLE_STAGE] & ~beats[TABLE_STAGE].ends),
+            partial.write.address.eq(beats[TABLE_STAGE].row),
+            partial.write.data.eq(Cat(lane.partial_sum for lane in lanes)),
+        ]
         return lanes
 
     def accept(self, m, control, factor, issue, row_unit):
@@ -185,19 +202,20 @@ class VectorEngine(wiring.Component):
     def read_memories(self, m, control, issue, stages, beats):
         """Drive the drain and the read ports that follow the pipeline."""
         from_drain = control.source == isa.Source.DRAIN
-        needs_parameters = ((control.pre == isa.Pre.BIAS) | control.post_bias
+        needs_parameters = ((control.pre == isa.Pre.BIAS) | control.post_bias | control.row_sum
                             | (control.multiplier == isa.Multiplier.COLUMN))
         element = control.multiplier == isa.Multiplier.ELEMENT
         m.d.comb += [
             issue.drain_valid.eq(self.drain.valid),
             self.drain.start.eq(issue.drain_start),
+            self.drain.soon.eq(issue.drain_soon),
             self.drain.row.eq(Mux(from_drain, issue.beat.row, 0)),
             self.source_read.enable.eq(issue.valid & (control.source == isa.Source.SCRATCHPAD)),
             self.source_read.address.eq(issue.source),
             self.parameter_read.enable.eq(issue.chunk_start & needs_parameters),
             self.parameter_read.address.eq(issue.parameter),
             self.residual_read.enable.eq(Mux(element, stages[ELEMENT_STAGE],
-                                             stages[RESIDUAL_STAGE] & control.residual)),
+                                             stages[RESIDUAL_STAGE] & control.residual & beats[RESIDUAL_STAGE].ends)),
             self.residual_read.address.eq(Mux(element, beats[ELEMENT_STAGE].residual,
                                               beats[RESIDUAL_STAGE].residual)),
         ]
@@ -306,7 +324,7 @@ class VectorEngine(wiring.Component):
                 table.write.enable.eq(port.valid),
                 table.write.address.eq(port.payload.entry + place),
                 table.write.data.eq(byte),
-                table.read.enable.eq(lane.stages[TABLE_STAGE] & lane.control.table),
+                table.read.enable.eq(lane.stages[TABLE_STAGE] & lane.control.table & lane.ends),
                 table.read.address.eq(lane.table_index),
                 lane.table_entry.eq(table.read.data),
             ]

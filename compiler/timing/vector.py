@@ -3,11 +3,13 @@
 from bisect import bisect_left
 
 from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.footprint import block_count
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target
+from phonolith.hw.layouts import DRAIN_NOTICE
 from phonolith.hw.row_unit import row_cycles
 from phonolith.hw.vector_engine import REDUCE_STAGE, WRITE_STAGE
 
@@ -26,6 +28,8 @@ class VectorEngine(Engine):
         From the array: the cycle from which each tile can be taken.
     started : Times
         The cycle in which its first row is.
+    soon : Times
+        The cycle from which it is certain to be taken within the drain's notice, if it is valid by then.
     """
 
     queue = Queue.VECTOR
@@ -34,7 +38,7 @@ class VectorEngine(Engine):
         super().__init__(clock, instructions, tokens)
         self.config = config
         self.ports = VectorPorts(config)
-        self.tiles, self.started = Times(clock), Times(clock)
+        self.tiles, self.started, self.soon = Times(clock), Times(clock), Times(clock)
         self.writers = {target: [number for number, each in enumerate(self.instructions)
                                  if each.control.get("destination") == destination]
                         for target, destination in SHARED.items()}
@@ -67,16 +71,21 @@ class VectorEngine(Engine):
         cycle = taken + 1
         if not rows or not chunks:
             return cycle
+        blocks, from_drain = block_count(instruction), control["source"] == Source.DRAIN
+        soon = cycle
         for row in range(0, rows, self.config.rows):
             count = min(self.config.rows, rows - row)
             for chunk in range(chunks):
-                if control["source"] == Source.DRAIN:
-                    while len(self.tiles) <= len(self.started):
-                        yield self.tiles
-                    cycle = max(cycle, self.tiles[len(self.started)])
-                    self.started.post(cycle)
-                self.ports.use(operands, control, row, chunk, cycle, count)
-                cycle += count
+                for block in range(blocks):
+                    if from_drain:
+                        self.soon.post(soon)
+                        while len(self.tiles) <= len(self.started):
+                            yield self.tiles
+                        cycle = max(cycle, self.tiles[len(self.started)])
+                        self.started.post(cycle)
+                    self.ports.use(operands, control, row, chunk, cycle, count, block == blocks - 1)
+                    soon = max(cycle, cycle + count - DRAIN_NOTICE)
+                    cycle += count
         return cycle - 1 + pipeline_cycles(instruction)
 
 
