@@ -108,7 +108,9 @@ OPERATORS = {
         constants={"table": "output"},
     ),
     "argmax": Operator("index of the row maximum", (("int8", "int16"),), outputs=("int16",)),
-    "slice": Operator("view of columns start .. stop of the last axis", ((*ANY, "int4"),), (), attributes=("start", "stop")),
+    "slice": Operator(
+        "view of columns start .. stop of the last axis", ((*ANY, "int4"),), (), attributes=("start", "stop")
+    ),
     "reshape": Operator("view with other dimensions after time", (ANY,), (), attributes=("tail",)),
 }
 

@@ -1,6 +1,6 @@
-"""What follows from how a node's constant weights are stored: bits, zero points, blocks (``docs/graph.md``, "Weights").
+"""What follows from the format of a node's constant weights: bits, zero points, blocks (``docs/graph.md``, "Weights").
 
-A weight matrix is codes q ``[N, K]``, K the inner dimension (of ``conv2d`` kernel height, width and channels, flattened).
+A weight matrix is codes q ``[N, K]``, K the inner dimension (of ``conv2d`` kernel height, width, channels, flattened).
 A code stands for ``(q << zero_shift) + zero`` steps of its channel, or of its channel's block along K.
 """
 
@@ -107,7 +107,11 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     """Pack int8 codes ``[N, K]`` into uint8 ``[N, ceil(K * bits / 8)]``, two's complement, lowest bits first.
 
     Code k is in bits ``bits * (k mod 8 / bits)`` and up of byte ``k * bits // 8``; bits beyond K are zero.
+    ValueError when a code does not fit.
     """
+    low, high = code_range(bits)
+    if codes.size and not low <= codes.min() <= codes.max() <= high:
+        raise ValueError(f"codes {codes.min()} .. {codes.max()} do not fit {bits} bits")
     per_byte = 8 // bits
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per_byte))).view(np.uint8) & np.uint8((1 << bits) - 1)
     places = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)

@@ -27,14 +27,14 @@ def check_weight_attributes(node: Node) -> None:
 def check_weight_constants(node: Node) -> None:
     """Refuse codes and zeros out of range, and factors of other shapes than the format's."""
     form = weight_format(node)
-    _check_limits(node, "weight", code_range(form.bits), f"{form.bits} bits hold")
+    _check_limits(node, "weight", code_range(form.bits), f"it has {form.bits} bits")
     layout = f"{form.n_blocks} blocks of {form.block}" if form.blocked else "no blocks"
     for role in FACTORS[: 2 + form.asymmetric]:
         shape = node.constants[role].shape
         require(shape == form.factor_shape, node,
                 f"{role} has shape {shape} for {form.channels} channels and {layout}", f"Make it {form.factor_shape}.")
     if form.asymmetric:
-        _check_limits(node, "zero", ZEROS, "9 bits hold")
+        _check_limits(node, "zero", ZEROS, "it has 9 bits")
 
 
 def _check_choice(node: Node, name: str, value, choices: tuple[int, ...]) -> None:
@@ -45,4 +45,5 @@ def _check_choice(node: Node, name: str, value, choices: tuple[int, ...]) -> Non
 def _check_limits(node: Node, role: str, limits: tuple[int, int], what: str) -> None:
     low, high = int(node.constants[role].min()), int(node.constants[role].max())
     inside = limits[0] <= low and high <= limits[1]
-    require(inside, node, f"{role} reaches {low} .. {high}", f"Keep to {limits[0]} .. {limits[1]}: that is what {what}.")
+    require(inside, node, f"{role} reaches {low} .. {high}, outside {limits[0]} .. {limits[1]}: {what}",
+            "Clip it, or choose more bits or a coarser scale.")

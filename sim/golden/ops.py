@@ -51,7 +51,7 @@ def linear(x, residual=None, *, dtype, weight, bits=8, zero=None, zero_shift=0, 
 
 
 def weighted_sums(x, weight, zero, zero_shift):
-    """Sums ``[.., N]`` of x ``[.., K]`` times codes ``[N, K]``, shifted; plus x's row sums times ``zero [N]``, if any."""
+    """Sums ``[.., N]`` of x ``[.., K]`` times codes ``[N, K]``, shifted, and row sums of x times ``zero [N]``."""
     sums = exact_matmul(x, weight.T)
     if zero is None:
         return sums

@@ -110,5 +110,6 @@ def test_operands_of_four_bits():
     a, b = integers(rng, "int8", 3, 6), integers(rng, "int4", 5, 6)
     y = ops.matmul(a, b, dtype="int8", multiplier=40000, shift=17, transpose_b=True)
     for m, n in np.ndindex(3, 5):
-        assert y[m, n] == clip(requantize(sum(int(p) * int(q) for p, q in zip(a[m], b[n], strict=True)), 40000, 17), "int8")
+        total = sum(int(p) * int(q) for p, q in zip(a[m], b[n], strict=True))
+        assert y[m, n] == clip(requantize(total, 40000, 17), "int8")
     assert ops.slice_columns(b, dtype="int4", start=1, stop=3).tolist() == b[:, 1:3].tolist()
