@@ -9,13 +9,19 @@ from phonolith.compiler.ir import DTYPE_RANGES, DTYPES
 
 INT32_MIN, INT32_MAX = DTYPE_RANGES["int32"]
 MAX_SHIFT = 47
+# Integers up to this are float32 numbers.
+FLOAT32_INTEGERS = 1 << 24
+# Largest magnitudes of bytes.
+MAGNITUDES = {np.dtype(np.int8): 128, np.dtype(np.uint8): 255}
 # OpenBLAS computes M * N * K up to this in the calling thread.
 ONE_THREAD_PRODUCTS = 1 << 18
 
 
 def saturate(x: np.ndarray, dtype: str) -> np.ndarray:
     """Clip to the range of ``dtype`` ("int4", "int8", "uint8", "int16", "int32") and convert."""
-    return np.clip(x, *DTYPE_RANGES[dtype]).astype(DTYPES[dtype])
+    low, high = DTYPE_RANGES[dtype]
+    # In two steps because np.clip spends more time on its bounds than on small arrays.
+    return np.minimum(np.maximum(x, low), high).astype(DTYPES[dtype])
 
 
 def fit_int32(x: np.ndarray) -> np.ndarray:
@@ -78,11 +84,13 @@ def inverse_sqrt(x, numerator: int, shift: int) -> tuple[np.ndarray, np.ndarray]
 def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return ``a @ b`` of 8-bit operands ``[.., M, K]``, ``[.., K, N]`` as int64.
 
-    Computed by float64 BLAS: with |a|, |b| < 2**8 every partial sum stays below 2**53 for any
-    inner dimension below 2**37, so no product or sum is ever rounded. Some rows at a time: OpenBLAS starts
-    threads for larger products, which for these sizes costs up to 28 times the processor time.
+    Computed by BLAS in float32 if no sum of K products can exceed 2**24, else in float64, where none can exceed 2**53
+    below K = 2**37: no product or partial sum is ever rounded, in whatever order. Some rows at a time: OpenBLAS
+    starts threads for larger products, which for these sizes costs up to 28 times the processor time.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    largest = a.shape[-1] * MAGNITUDES[a.dtype] * MAGNITUDES[b.dtype]
+    exact = np.float32 if largest <= FLOAT32_INTEGERS else np.float64
+    a, b = a.astype(exact), b.astype(exact)
     rows = max(ONE_THREAD_PRODUCTS // (b.shape[-2] * b.shape[-1]), 1)
     starts = range(0, max(a.shape[-2], 1), rows)
     parts = [a[..., start : start + rows, :] @ b for start in starts]
