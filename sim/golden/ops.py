@@ -164,9 +164,9 @@ def attention_weights(q, k, first, scores, *, table, exp, position_scores=None, 
 
 
 def offset_terms(q, heads, first, sources, positions, position_bias, **factor):
-    """Scores int16 ``[H, M, N]`` of q ``[M, H*D]`` for the offsets of ``sources`` keys; of the table only these are used.
+    """Scores int16 ``[H, M, N]`` of q ``[M, H*D]`` for the offsets of ``sources`` keys.
 
-    Row i of q stands ``first + i`` rows behind the first key.
+    Row i of q stands ``first + i`` rows behind the first key. Offsets that no pair has are not computed.
     """
     longest, last = (len(positions) + 1) // 2, first + len(q) - 1
     reach = max(last, sources - 1 - first) + 1
