@@ -1,9 +1,11 @@
-"""How many utterances per second the golden model interprets on one core, and how many features are computed for.
+"""How many utterances the golden model interprets per second of one core, and for how many features are computed.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/bench_golden.py --data DIR [--model conformer-ctc-w8] [--strings 40]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/bench_golden.py [--data DIR] [--model M] [--strings N] [--repeats N]
 
-Prints one JSON object: utterances per second of features alone and of the golden model alone (medians of several
-rounds over the same strings, after one round to warm up), and what they were measured with.
+Prints one JSON object: utterances per second of processor time, of the features alone and of the golden model alone
+(median, least and most of some rounds over the same utterances, after one to warm up), and what was measured. With
+``--data`` the utterances are strings of that folder's test recordings, as those of ``phonolith evaluate``; without
+it, the shipped clips.
 """
 
 import argparse
@@ -19,43 +21,47 @@ import numpy as np
 
 from phonolith.compiler import model_file
 from phonolith.models.data import StringMaker, evaluation_recordings
-from phonolith.models.features import SAMPLE_RATE, features
+from phonolith.models.features import SAMPLE_RATE, features, load_wav
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.recognise import feature_parameters, quantize_features
 
+CLIPS = Path(__file__).parents[1] / "models" / "clips"
 
-def rounds(run: Callable[[], None], strings: int, repeats: int) -> dict[str, float]:
-    """Return the median, the least and the most utterances per second of ``run`` over all strings."""
+
+def utterances(data: Path | None, strings: int) -> list[np.ndarray]:
+    """Return float32 samples: of strings of the recordings in ``data``, or of the shipped clips."""
+    if data is None:
+        return [load_wav(path) for path in sorted(CLIPS.glob("*.wav"))]
+    return [each.samples for each in StringMaker(evaluation_recordings(data), 0).strings(strings)]
+
+
+def rates(run: Callable[[], object], count: int, repeats: int) -> dict[str, float]:
+    """Return the median, the least and the most of ``count`` / seconds of processor time that ``run`` takes."""
     run()
-    rates = []
+    measured = []
     for _ in range(repeats):
         started = time.process_time()
         run()
-        rates.append(strings / (time.process_time() - started))
-    return {"median": round(statistics.median(rates), 2), "least": round(min(rates), 2), "most": round(max(rates), 2)}
+        measured.append(count / (time.process_time() - started))
+    return {"median": round(statistics.median(measured), 2), "least": round(min(measured), 2),
+            "most": round(max(measured), 2)}
 
 
-def measure(model: str, data: Path, strings: int, repeats: int) -> dict:
-    """Return utterances per second of processor time, for features and for the golden model."""
-    graph = model_file.load(model_file.resolve(model))
+def measure(model: str, data: Path | None, strings: int, repeats: int) -> dict:
+    """Return utterances per second for features and for the golden model, and the configuration."""
+    graph, samples = model_file.load(model_file.resolve(model)), utterances(data, strings)
     parameters, name = feature_parameters(graph), graph.inputs[0].name
-    samples = [each.samples for each in StringMaker(evaluation_recordings(data), 0).strings(strings)]
 
     def front_end() -> list[np.ndarray]:
         return [quantize_features(graph, features(each, parameters=parameters)) for each in samples]
 
     inputs = front_end()
-
-    def golden() -> None:
-        for frames in inputs:
-            interpret(graph, {name: frames})
-
     return {
-        "model": model, "strings": strings, "repeats": repeats,
-        "frames": round(statistics.mean(map(len, inputs)), 1),
-        "seconds_of_speech": round(sum(map(len, samples)) / SAMPLE_RATE / strings, 3),
-        "features_per_second": rounds(front_end, strings, repeats),
-        "golden_per_second": rounds(golden, strings, repeats),
+        "model": model, "utterances": len(samples), "repeats": repeats,
+        "mean_seconds": round(sum(map(len, samples)) / SAMPLE_RATE / len(samples), 3),
+        "mean_frames": round(statistics.mean(map(len, inputs)), 1),
+        "features_per_second": rates(front_end, len(samples), repeats),
+        "golden_per_second": rates(lambda: [interpret(graph, {name: each}) for each in inputs], len(samples), repeats),
         "numpy": np.__version__, "python": platform.python_version(), "processor": platform.machine(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
     }  # fmt: skip
@@ -64,10 +70,10 @@ def measure(model: str, data: Path, strings: int, repeats: int) -> dict:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="conformer-ctc-w8")
-    parser.add_argument("--data", type=Path, required=True, help="recordings, as for `phonolith evaluate`")
-    parser.add_argument("--strings", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default="conformer-ctc-w8", metavar="NAME|FILE")
+    parser.add_argument("--data", type=Path, metavar="DIR")
+    parser.add_argument("--strings", type=int, default=40, metavar="N")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N")
     print(json.dumps(measure(**vars(parser.parse_args())), indent=2))
 
 
