@@ -19,6 +19,8 @@ ONE_THREAD_PRODUCTS = 1 << 18
 
 def saturate(x: np.ndarray, dtype: str) -> np.ndarray:
     """Clip to the range of ``dtype`` ("int4", "int8", "uint8", "int16", "int32") and convert."""
+    if x.dtype == DTYPES[dtype] and dtype != "int4":
+        return x
     low, high = DTYPE_RANGES[dtype]
     # In two steps because np.clip spends more time on its bounds than on small arrays.
     return np.minimum(np.maximum(x, low), high).astype(DTYPES[dtype])
@@ -35,7 +37,9 @@ def rshift_round(x, shift) -> np.ndarray:
     """Shift right arithmetically by ``shift`` >= 0 bits, rounding half up."""
     shift = np.asarray(shift, np.int64)
     half = (np.int64(1) << shift) >> 1
-    return (np.asarray(x, np.int64) + half) >> shift
+    rounded = np.asarray(x, np.int64) + half
+    rounded >>= shift
+    return rounded
 
 
 def requantize(x, multiplier, shift) -> np.ndarray:
@@ -94,7 +98,8 @@ def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     rows = max(ONE_THREAD_PRODUCTS // (b.shape[-2] * b.shape[-1]), 1)
     starts = range(0, max(a.shape[-2], 1), rows)
     parts = [a[..., start : start + rows, :] @ b for start in starts]
-    return np.concatenate(parts, axis=-2).astype(np.int64)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
+    return whole.astype(np.int64)
 
 
 def exact_dot(windows: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -202,7 +202,7 @@ def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift
 
 def add(a, b, *, dtype):
     """Saturating sum of two tensors of one scale."""
-    return saturate(a.astype(np.int64) + b, dtype)
+    return saturate(a.astype(np.int32) + b, dtype)
 
 
 def add_rows(x, *, dtype, rows):
@@ -224,7 +224,7 @@ def rescale(x, *, dtype, multiplier, shift):
 
 def table(x, *, dtype, table):
     """Any function of one 8-bit value: ``table[x mod 256]``."""
-    return saturate(table[x.astype(np.int64) & 255], dtype)
+    return saturate(table[x.view(np.uint8)], dtype)
 
 
 def argmax(x, *, dtype):
