@@ -17,18 +17,56 @@ from phonolith.sim.golden.arithmetic import (
     saturate,
 )
 
+# Sums of blocks of weights are in steps of 2**-8 of the output.
+BLOCK_STEP_BITS = 8
 
-def finish(acc, dtype, bias, multiplier, shift, table_dtype=None, **fused):
-    """Requantize sums ``[.., N]`` with a bias per channel; with a ``table`` by way of bytes that index it."""
-    acc = fit_int32(acc + bias.astype(np.int64))
-    y = saturate(requantize(acc, multiplier, shift), table_dtype or dtype)
+
+def finish(acc, dtype, bias, multiplier, shift, **fused):
+    """Requantize sums ``[.., N]`` with a bias per channel, and narrow them."""
+    return narrow(requantize(acc + bias.astype(np.int64), multiplier, shift), dtype, **fused)
+
+
+def finish_blocks(total, dtype, bias, **fused):
+    """Round sums ``[.., N]`` in steps of 1/256 with a bias per channel (``rshift_round`` by 8), and narrow them."""
+    total = fit_int32(total + bias.astype(np.int64) + (1 << BLOCK_STEP_BITS - 1))
+    return narrow(total >> BLOCK_STEP_BITS, dtype, **fused)
+
+
+def narrow(y, dtype, table_dtype=None, **fused):
+    """Saturate to ``dtype``; with a ``table`` by way of bytes of ``table_dtype`` that index it."""
+    y = saturate(y, table_dtype or dtype)
     return table(y, dtype=dtype, **fused) if table_dtype else y
 
 
-def linear(x, residual=None, *, dtype, weight, **channels):
-    """x ``[.., K]``, weight ``[N, K]`` -> ``[.., N]``; a residual is added after saturation to int16."""
-    y = finish(exact_matmul(x, weight.T), dtype, **channels)
+def linear(x, residual=None, *, dtype, weight, bits=8, zero=None, zero_shift=0, block=None, **channels):
+    """x ``[.., K]``, weight codes ``[N, K]`` -> ``[.., N]``; a residual is added after saturation to int16.
+
+    ``bits`` says how many the codes need; they are not checked here.
+    """
+    if block is None:
+        y = finish(weighted_sums(x, weight, zero, zero_shift), dtype, **channels)
+    else:
+        y = linear_blocks(x, dtype, weight, zero, zero_shift, block, **channels)
     return y if residual is None else add(y, residual, dtype=dtype)
+
+
+def weighted_sums(x, weight, zero, zero_shift):
+    """Sums ``[.., N]`` of x ``[.., K]`` times codes ``[N, K]``, shifted, and row sums of x times ``zero [N]``."""
+    sums = exact_matmul(x, weight.T)
+    if zero is None:
+        return sums
+    return (sums << zero_shift) + x.sum(axis=-1, keepdims=True, dtype=np.int64) * zero
+
+
+def linear_blocks(x, dtype, weight, zero, zero_shift, block, multiplier, shift, **channels):
+    """Product whose sums over ``block`` columns of x are requantized, each by its own factor ``[N, n_blocks]``."""
+    total = np.int64(0)
+    for j, start in enumerate(range(0, x.shape[-1], block)):
+        columns = slice(start, start + block)
+        own_zero = None if zero is None else zero[:, j]
+        sums = weighted_sums(x[..., columns], weight[:, columns], own_zero, zero_shift)
+        total = total + requantize(sums, multiplier[:, j], shift[:, j])
+    return finish_blocks(total, dtype, **channels)
 
 
 def conv2d(x, *, dtype, weight, stride, padding, **channels):
@@ -120,10 +158,22 @@ def attention_weights(q, k, first, scores, *, table, exp, position_scores=None, 
     """Exponentials ``[H, M, N]`` of scores; row i of q stands ``first + i`` rows behind the first of k."""
     total = matmul(q, k, dtype="int16", **scores)
     if position_scores is not None:
-        heads = scores.get("heads")
-        by_offset = position_terms(q, heads, **positions, **position_scores)
-        total = add(total, shifted(by_offset, len(k), first), dtype="int16")
+        terms = offset_terms(q, scores.get("heads"), first, len(k), **positions, **position_scores)
+        total = add(total, terms, dtype="int16")
     return softmax_exp(total, dtype="uint8", table=table, **exp)
+
+
+def offset_terms(q, heads, first, sources, positions, position_bias, **factor):
+    """Scores int16 ``[H, M, N]`` of q ``[M, H*D]`` for the offsets of ``sources`` keys.
+
+    Row i of q stands ``first + i`` rows behind the first key. Offsets that no pair has are not computed.
+    """
+    longest, last = (len(positions) + 1) // 2, first + len(q) - 1
+    reach = max(last, sources - 1 - first) + 1
+    if reach > longest:
+        raise ValueError(f"attention: positions reach offsets below {longest}, not {reach - 1}")
+    used = slice(longest - reach, longest + reach - 1)
+    return shifted(position_terms(q, heads, positions[used], position_bias[:, used], **factor), sources, first)
 
 
 def position_terms(q, heads, positions, position_bias, multiplier, shift):
@@ -137,8 +187,6 @@ def shifted(by_offset, sources: int, first: int):
     """``[.., M, N]`` of ``[.., M, 2L - 1]``: for row i the offsets from -(first + i) on."""
     longest = (by_offset.shape[-1] + 1) // 2
     rows = first + np.arange(by_offset.shape[-2])
-    if max(rows[-1], sources - 1 - first) >= longest:
-        raise ValueError(f"attention: positions reach offsets below {longest}, not {rows[-1]}")
     columns = longest - 1 + np.arange(sources) - rows[:, None]
     return np.take_along_axis(by_offset, np.broadcast_to(columns, (*by_offset.shape[:-1], sources)), axis=-1)
 
@@ -154,7 +202,7 @@ def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift
 
 def add(a, b, *, dtype):
     """Saturating sum of two tensors of one scale."""
-    return saturate(a.astype(np.int64) + b, dtype)
+    return saturate(a.astype(np.int32) + b, dtype)
 
 
 def add_rows(x, *, dtype, rows):
@@ -176,7 +224,7 @@ def rescale(x, *, dtype, multiplier, shift):
 
 def table(x, *, dtype, table):
     """Any function of one 8-bit value: ``table[x mod 256]``."""
-    return saturate(table[x.astype(np.int64) & 255], dtype)
+    return saturate(table[x.view(np.uint8)], dtype)
 
 
 def argmax(x, *, dtype):
