@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.layouts import (
+    ADDRESS_BITS,
     BankReadSignature,
     DrainSignature,
     EngineStatusSignature,
@@ -41,7 +42,8 @@ class VectorEngine(wiring.Component):
     stage 0 in cycle a + 1 (source DRAIN: as soon as ``drain.valid``). A row in stage 0 in cycle t is written in cycle
     t + 5; its reduction is in the row register from cycle t + 8 on. ``status.done`` pulses in the cycle of the last
     write: t + 5, or t + 7 with a reduction; the next instruction may be accepted in that same cycle. So B rows take
-    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. ROWOP takes
+    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. A VECTOR that takes tiles as
+    the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP takes
     :func:`phonolith.hw.row_unit.row_cycles`.
 
     ===== ==========================================================================================
@@ -173,22 +175,41 @@ class VectorEngine(wiring.Component):
         return lanes
 
     def accept(self, m, control, factor, issue, row_unit):
-        """Take the next instruction when there is none, or in the last cycle of the previous one."""
-        vector, row, busy = self.instruction_vector, self.instruction_row, Signal()
-        ready = ~busy | self.status.done
+        """Take the next instruction when there is none, in the last cycle of the previous one, or right behind it."""
+        vector, row = self.instruction_vector, self.instruction_row
+        pending = Signal(range(WRITE_STAGE + 2))    # instructions whose last row is not written
+        columns, is_vector = Signal(32, reset_less=True), Signal(reset_less=True)
+        ready, chained = Signal(), Signal()
         m.d.comb += [
-            self.status.busy.eq(busy),
-            vector.ready.eq(ready),
+            ready.eq((pending == 0) | ((pending == 1) & self.status.done)),
+            chained.eq(vector.valid & (pending != 0) & is_vector & self.follows(control, factor, columns)),
+            self.status.busy.eq(pending != 0),
+            vector.ready.eq(ready | (chained & issue.free)),
             row.ready.eq(ready),
-            issue.load.eq(vector.valid & ready),
+            issue.load.eq(vector.valid & vector.ready),
             issue.operands.eq(vector.payload),
             issue.control.eq(control),
+            issue.chained.eq(chained),
             row_unit.start.eq(row.valid & ready),
         ]
-        with m.If(ready):
-            m.d.sync += busy.eq(vector.valid | row.valid)
+        m.d.sync += pending.eq(pending + (issue.load | row_unit.start) - self.status.done)
         with m.If(issue.load):
-            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor)]
+            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor),
+                         columns.eq(vector.payload.columns), is_vector.eq(1)]
+        with m.If(row_unit.start):
+            m.d.sync += is_vector.eq(0)
+
+    def follows(self, control, factor, columns):
+        """Whether the VECTOR at hand may enter the pipeline behind another that is still in it.
+
+        Both take tiles from the drain with the same settings, so that no stage sees a change, and neither reads what the
+        other may still write: no residual operand, no reduction.
+        """
+        new = self.instruction_vector.payload
+        same = (new.control == control.as_value()) & (new.factor == factor.as_value()) & (new.columns == columns)
+        alone = (control.source == isa.Source.DRAIN) & ~control.residual & (
+            control.multiplier != isa.Multiplier.ELEMENT) & (control.reduce == isa.Reduce.NONE)
+        return same & alone & (new.rows[:ADDRESS_BITS] != 0) & (new.columns[:ADDRESS_BITS] != 0)
 
     def finish(self, m, control, stages, beats, issue, row_unit):
         """Say when the instruction in progress is done, and whether it waits for the array."""

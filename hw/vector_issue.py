@@ -86,6 +86,10 @@ class VectorIssue(wiring.Component):
         Control part of the operands taken last.
     drain_valid : In(1), drain_start, drain_soon : Out(1)
         See DrainSignature.
+    chained : In(1)
+        The next instruction is there and will follow without a pause.
+    free : Out(1)
+        No row is left to issue, or the last one is issued in this cycle.
     valid : Out(1)
         A row enters stage 0 in this cycle, described by ``beat``.
     waiting : Out(1)
@@ -106,7 +110,7 @@ class VectorIssue(wiring.Component):
         super().__init__({
             "load": In(1), "operands": In(operands_layout(isa.BY_MNEMONIC["VECTOR"])),
             "control": In(packed_layout(isa.VECTOR_CONTROL)), "drain_valid": In(1), "drain_start": Out(1),
-            "drain_soon": Out(1),
+            "drain_soon": Out(1), "chained": In(1), "free": Out(1),
             "valid": Out(1), "waiting": Out(1), "beat": Out(beat_layout(config)), "chunk_start": Out(1),
             "source": Out(ADDRESS_BITS), "parameter": Out(ADDRESS_BITS), "tail_mask": Out(config.columns),
             "empty": Out(1),
@@ -137,8 +141,9 @@ class VectorIssue(wiring.Component):
             self.valid.eq(running & ~self.waiting),
             self.drain_start.eq(self.valid & from_drain & (row == 0)),
             self.chunk_start.eq(self.valid & (row == 0)),
-            self.drain_soon.eq(running & from_drain & (self.waiting | (self.rows_end_soon(row, rows_left) & ~(
-                last_block & last_chunk & last_tile)))),
+            self.drain_soon.eq(running & from_drain & (self.waiting | (self.rows_end_soon(row, rows_left) & (
+                self.chained | ~(last_block & last_chunk & last_tile))))),
+            self.free.eq(~running | (self.valid & final)),
         ]
         m.d.sync += self.empty.eq(self.load & empty)
         self.walk_addresses(m, held, chunk, last_row, chunk_end, last_chunk)
