@@ -64,11 +64,17 @@ def compile_module(config, factory: str, output: Path, save_model: Path | None) 
     return {"program": output, "frames": view.shape[0], **compiled.program.summary()}
 
 
+def weights_cell(layer: dict) -> str:
+    """Return the width of a layer's weights, and their scheme unless it is the plain one."""
+    return layer["weights"] + (f" {layer['scheme']}" if layer["scheme"] not in ("", "symmetric") else "")
+
+
 def render_inspection(result: Result) -> None:
     """Print one line per layer, the totals, and the parameters by part."""
     layers = result["layers"]
-    columns = tuple(layers[0]) if layers else ()
-    print_table(columns, [[layer[column] for column in columns] for layer in layers])
+    columns = tuple(name for name in layers[0] if name != "scheme") if layers else ()
+    rows = [layer | {"weights": weights_cell(layer)} for layer in layers]
+    print_table(columns, [[row[column] for column in columns] for row in rows])
     print()
     print_facts((name, cell(value)) for name, value in result.items() if not isinstance(value, list | dict))
     print_facts((f"parameters, {part}", cell(count)) for part, count in result["parameters"].items())

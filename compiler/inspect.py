@@ -5,6 +5,11 @@ import math
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import graph_to_json
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes, visible_chunks
+from phonolith.compiler.weight_formats import WeightFormat, weight_format
+
+# Of a channel, or a channel and block, in DRAM: what stands in which constants.
+CHANNEL_BYTES = 8
+CHANNEL_ROLES = ("weight", "bias", "multiplier", "shift", "zero", "gamma", "gamma_shift", "beta")
 
 
 def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
@@ -30,28 +35,49 @@ def visible_pairs(attention: Node, frames: int) -> int:
 
 
 def tensor_bytes(dtype: str, shape: Shape) -> int:
-    """Return the bytes of a tensor."""
+    """Return the bytes of a tensor, each row of int4 padded to whole bytes."""
+    if dtype == "int4":
+        return math.prod(shape[:-1]) * -(-shape[-1] // 2)
     return math.prod(shape) * DTYPES[dtype]().itemsize
 
 
 def constant_bytes(node: Node) -> int:
-    """Return the bytes of a node's constants as stored in the model file."""
-    return sum(constant.nbytes for constant in node.constants.values())
+    """Return the bytes of a node's constants in DRAM, without what a machine's tiles add.
+
+    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel take 8 bytes, and so do multiplier,
+    shift and zero of every channel and block.
+    """
+    others = sum(constant.nbytes for role, constant in node.constants.items() if role not in CHANNEL_ROLES)
+    if "gamma" in node.constants:
+        return others + CHANNEL_BYTES * len(node.constants["gamma"])
+    if "weight" not in node.constants:
+        return others
+    form = weight_format(node)
+    factors = 1 + form.n_blocks if form.blocked else 1
+    return others + form.channels * (form.row_bytes + CHANNEL_BYTES * factors)
 
 
 def describe_node(node: Node, dtypes: dict[str, str], shapes: dict[str, Shape]) -> dict:
     """Return one line of the inspection."""
-    weight = node.constants.get("weight")
+    form = weight_format(node) if "weight" in node.constants else None
     return {
         "name": node.name,
         "op": node.op,
         "inputs": " ".join(dtypes[name] for name in node.inputs),
-        "weights": "" if weight is None else str(weight.dtype),
+        "weights": f"int{form.bits}" if form else "",
+        "scheme": form.scheme if form else "",
         "output": f"{node.dtype} {'x'.join(map(str, shapes[node.name]))}",
         "macs": node_macs(node, shapes),
         "constant_bytes": constant_bytes(node),
         "output_bytes": tensor_bytes(node.dtype, shapes[node.name]),
     }
+
+
+def mean_bits(forms: list[WeightFormat]) -> float:
+    """Return the bits of the average weight, rounded to hundredths; 8 without weights."""
+    sizes = [form.channels * form.depth for form in forms]
+    bits = sum(size * form.bits for size, form in zip(sizes, forms, strict=True))
+    return round(bits / sum(sizes), 2) if sizes else 8
 
 
 def inspect(graph: Graph, frames: int = 100) -> dict:
@@ -63,15 +89,16 @@ def inspect(graph: Graph, frames: int = 100) -> dict:
     shapes = infer_shapes(graph, frames)
     dtypes = {item.name: item.dtype for item in (*graph.inputs, *graph.nodes)}
     layers = [describe_node(node, dtypes, shapes) for node in graph.nodes]
-    weights = [node.constants["weight"] for node in graph.nodes if "weight" in node.constants]
+    forms = [weight_format(node) for node in graph.nodes if "weight" in node.constants]
     return {
         "model": graph.name,
         "frames": frames,
         "output_frames": shapes[graph.outputs[0]][0],
         "macs": sum(layer["macs"] for layer in layers),
-        "weights": sum(weight.size for weight in weights),
+        "weights": sum(form.channels * form.depth for form in forms),
         "parameters": graph.metadata.get("parameters", {}),
-        "weight_bits": 8,
+        "weight_bits": mean_bits(forms),
+        "weight_bytes": sum(form.channels * form.row_bytes for form in forms),
         "constant_bytes": sum(layer["constant_bytes"] for layer in layers),
         "graph_bytes": len(graph_to_json(graph)),
         "vocabulary": graph.metadata.get("vocabulary", []),

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-DTYPES = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16, "int32": np.int32}
+# numpy's type of each dtype; values of int4 are held in bytes.
+DTYPES = {"int4": np.int8, "int8": np.int8, "uint8": np.uint8, "int16": np.int16, "int32": np.int32}
+# Lowest and highest value of each dtype.
+DTYPE_RANGES = {"int4": (-8, 7), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767),
+                "int32": (-(1 << 31), (1 << 31) - 1)}
 FORMAT_VERSION = 1
 
 

@@ -1,7 +1,8 @@
 """The quantized model file: an integer graph in one safetensors file.
 
-Tensors are named ``node/role``. The safetensors metadata holds ``format``, ``version``, ``graph`` (JSON)
-and ``sha256`` over the graph's JSON and every tensor's name, dtype, shape and bytes.
+Tensors are named ``node/role``. Weights of fewer than 8 bits are packed (``weight_formats.pack_codes``): uint8
+``[N, bytes of a channel]``, and the node's JSON has their ``weight_shape``. The safetensors metadata holds ``format``,
+``version``, ``graph`` (JSON) and ``sha256`` over the graph's JSON and every tensor's name, dtype, shape and bytes.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import safetensors.numpy
 from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import FORMAT_VERSION, Graph, Node, Value
 from phonolith.compiler.operators import OPERATORS, supported_operators
+from phonolith.compiler.weight_formats import BITS, pack_codes, unpack_codes, weight_codes
 from phonolith.hw.errors import PhonolithError
 
 FORMAT = "phonolith-graph"
@@ -38,7 +40,20 @@ def graph_to_json(graph: Graph) -> str:
 
 def _node_document(node: Node) -> dict:
     document = {"name": node.name, "op": node.op, "inputs": list(node.inputs), "dtype": node.dtype}
-    return document | {"constants": sorted(node.constants), "attributes": node.attributes}
+    shape = {"weight_shape": list(node.constants["weight"].shape)} if is_packed(node) else {}
+    return document | {"constants": sorted(node.constants), "attributes": node.attributes} | shape
+
+
+def is_packed(node: Node) -> bool:
+    """Tell whether a node's weights have fewer than 8 bits."""
+    return "weight" in node.constants and node.attributes.get("bits") in BITS[:-1]
+
+
+def stored_constants(node: Node) -> dict[str, np.ndarray]:
+    """Return a node's constants by role as a file holds them; ValueError when weights exceed their bits."""
+    if not is_packed(node):
+        return node.constants
+    return node.constants | {"weight": pack_codes(weight_codes(node), node.attributes["bits"])}
 
 
 def graph_from_json(text: str, tensors: dict[str, np.ndarray]) -> Graph:
@@ -55,6 +70,10 @@ def graph_from_json(text: str, tensors: dict[str, np.ndarray]) -> Graph:
 
 def _node(entry: dict, tensors: dict[str, np.ndarray]) -> Node:
     constants = {role: tensors[f"{entry['name']}/{role}"] for role in entry["constants"]}
+    if "weight_shape" in entry:
+        channels, *kernel = entry["weight_shape"]
+        codes = unpack_codes(constants["weight"], entry["attributes"]["bits"], math.prod(kernel))
+        constants["weight"] = codes.reshape(channels, *kernel)
     return Node(entry["name"], entry["op"], tuple(entry["inputs"]), entry["dtype"], constants, entry["attributes"])
 
 
@@ -73,7 +92,7 @@ def save(path: str | os.PathLike[str], graph: Graph) -> None:
     tensors = {
         f"{node.name}/{role}": np.ascontiguousarray(constant)
         for node in graph.nodes
-        for role, constant in node.constants.items()
+        for role, constant in stored_constants(node).items()
     }
     text = graph_to_json(graph)
     header = {

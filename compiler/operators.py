@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 BYTES = ("int8", "uint8")
+# What a product of run-time operands takes as its second: that of the columns, as weights are.
+COLUMNS = ("int8", "int4")
 ANY = ("int8", "uint8", "int16")
 
 
@@ -27,23 +29,29 @@ class Operator:
 
 
 CHANNEL_CONSTANTS = {"weight": "int8", "bias": "int32", "multiplier": "int32", "shift": "int32"}
+# Weights of fewer bits, of a zero point, of scales per block of the inner dimension (docs/graph.md, "Weights").
+WEIGHT_ATTRIBUTES = ("bits", "zero_shift", "block")
+WEIGHT_CONSTANTS = {"zero": "int32"}
 # A table fused into the product in front of it, and the dtype of the bytes that index it.
 FUSED_TABLE = {"optional": ("table_dtype",), "optional_constants": {"table": "output"}}
+LOW_BIT = {"optional": (*FUSED_TABLE["optional"], *WEIGHT_ATTRIBUTES),
+           "optional_constants": FUSED_TABLE["optional_constants"] | WEIGHT_CONSTANTS}
 
 OPERATORS = {
     "linear": Operator(
         "matrix product with constant weights, bias, per-channel requantization, optional residual",
         (BYTES, ("int16",)),
+        outputs=(*ANY, "int4"),
         constants=CHANNEL_CONSTANTS,
         optional_inputs=1,
-        **FUSED_TABLE,
+        **LOW_BIT,
     ),
     "conv2d": Operator(
         "two-dimensional convolution over time and frequency, channels last",
         (BYTES,),
         constants=CHANNEL_CONSTANTS,
         attributes=("stride", "padding"),
-        **FUSED_TABLE,
+        **LOW_BIT,
     ),
     "depthwise_conv1d": Operator(
         "convolution over time of each column with a kernel of its own",
@@ -54,7 +62,7 @@ OPERATORS = {
     ),
     "matmul": Operator(
         "product of two run-time operands, optionally multi-head, optionally divided by row sums",
-        (BYTES, ("int8",)),
+        (BYTES, COLUMNS),
         attributes=("shift", "transpose_b"),
         optional=("multiplier", "numerator", "normalize", "heads", "wide"),
     ),
@@ -68,7 +76,7 @@ OPERATORS = {
     ),
     "attention": Operator(
         "softmax(q k^T) v, optionally with relative positions, optionally over chunks of the rows",
-        (("int8",), ("int8",), ("int8",)),
+        (("int8",), COLUMNS, COLUMNS),
         constants={"table": "uint8"},
         attributes=("scores", "exp", "context"),
         optional=("position_scores", "chunk", "left"),
@@ -100,7 +108,9 @@ OPERATORS = {
         constants={"table": "output"},
     ),
     "argmax": Operator("index of the row maximum", (("int8", "int16"),), outputs=("int16",)),
-    "slice": Operator("view of columns start .. stop of the last axis", (ANY,), (), attributes=("start", "stop")),
+    "slice": Operator(
+        "view of columns start .. stop of the last axis", ((*ANY, "int4"),), (), attributes=("start", "stop")
+    ),
     "reshape": Operator("view with other dimensions after time", (ANY,), (), attributes=("tail",)),
 }
 

@@ -13,19 +13,18 @@ PLANES = 3
 Shape = tuple[int, ...]
 
 
-def invalid_graph(node: Node, reason: str) -> PhonolithError:
+REPORT = "docs/graph.md defines the operators; if a quantizer made this graph, report it."
+
+
+def invalid_graph(node: Node, reason: str, remedy: str = REPORT) -> PhonolithError:
     """Return the error for a node that breaks the rules of ``docs/graph.md``."""
-    return PhonolithError(
-        "invalid-graph",
-        f"node {node.name!r} ({node.op}): {reason}.",
-        "docs/graph.md defines the operators; if a quantizer made this graph, report it.",
-    )
+    return PhonolithError("invalid-graph", f"node {node.name!r} ({node.op}): {reason}.", remedy)
 
 
-def require(condition: bool, node: Node, reason: str) -> None:
+def require(condition: bool, node: Node, reason: str, remedy: str = REPORT) -> None:
     """Raise the error of :func:`invalid_graph` unless ``condition``."""
     if not condition:
-        raise invalid_graph(node, reason)
+        raise invalid_graph(node, reason, remedy)
 
 
 def _linear(node: Node, x: Shape, residual: Shape | None = None) -> Shape:

@@ -4,8 +4,10 @@ import numpy as np
 
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import check_operators
-from phonolith.compiler.operators import BYTES, OPERATORS, Operator
+from phonolith.compiler.operators import ANY, BYTES, OPERATORS, Operator
+from phonolith.compiler.passes.check_weights import FACTORS, check_weight_attributes, check_weight_constants
 from phonolith.compiler.shapes import PLANES, infer_shapes, minimum_frames, require
+from phonolith.compiler.weight_formats import LOW_BIT_OPERATORS
 from phonolith.hw.errors import PhonolithError
 
 # Closed ranges of constants and scalar attributes by name.
@@ -30,18 +32,29 @@ WIDE_SHIFT = 8
 def check(graph: Graph) -> Graph:
     """Return ``graph`` unchanged; PhonolithError naming the first node that breaks a rule."""
     check_operators(graph)
+    _check_inputs(graph)
     dtypes = {value.name: value.dtype for value in graph.inputs}
     for node in graph.nodes:
         require(node.name not in dtypes, node, "its name is used twice")
         missing = [name for name in node.inputs if name not in dtypes]
         require(not missing, node, f"it reads {missing}, which nothing before it makes")
         _check_dtypes(node, OPERATORS[node.op], [dtypes[name] for name in node.inputs])
+        _check_wide_operands(node, [dtypes[name] for name in node.inputs])
+        if node.op in LOW_BIT_OPERATORS:
+            check_weight_attributes(node)
         _check_constants(node, OPERATORS[node.op])
         _check_attributes(node, OPERATORS[node.op])
         dtypes[node.name] = node.dtype
     _check_outputs(graph, dtypes)
     infer_shapes(graph, minimum_frames(graph))
     return graph
+
+
+def _check_inputs(graph: Graph) -> None:
+    for value in graph.inputs:
+        if value.dtype not in ANY:
+            raise PhonolithError("invalid-graph", f"input {value.name!r} is {value.dtype}.",
+                                 f"Make it one of {', '.join(ANY)}.")
 
 
 def _check_outputs(graph: Graph, dtypes: dict[str, str]) -> None:
@@ -60,6 +73,14 @@ def _check_dtypes(node: Node, operator: Operator, dtypes: list[str]) -> None:
     allowed = operator.outputs or dtypes[:1]
     require(node.dtype in allowed, node, f"its output is {node.dtype}, not one of {', '.join(allowed)}")
     require(len(dtypes) < 2 or node.op != "linear" or node.dtype == "int16", node, "a residual needs int16")
+
+
+def _check_wide_operands(node: Node, dtypes: list[str]) -> None:
+    """Exponentials in planes of bytes weigh values of bytes."""
+    exp = node.attributes.get("exp")
+    wide = node.attributes.get("wide") or (isinstance(exp, dict) and "offset" in exp)
+    require(not wide or dtypes[-1] != "int4", node, f"input {len(dtypes) - 1} is int4, beside exponentials of 16 bits",
+            "Make it int8, or use exponentials of 8 bits.")
 
 
 def _check_constants(node: Node, operator: Operator) -> None:
@@ -91,8 +112,11 @@ def _check_lengths(node: Node) -> None:
         return
     rank = {"linear": 2, "conv2d": 4, "depthwise_conv1d": 2, "layernorm": 1}[node.op]
     require(leading.ndim == rank and leading.size > 0, node, f"its weight has shape {leading.shape}")
+    if node.op in LOW_BIT_OPERATORS:
+        check_weight_constants(node)
+    per_block = FACTORS if node.op in LOW_BIT_OPERATORS else ()
     for role, constant in node.constants.items():
-        fits = role in ("weight", "table") or constant.shape == (len(leading),)
+        fits = role in ("weight", "table", *per_block) or constant.shape == (len(leading),)
         require(fits, node, f"{role} has shape {constant.shape} for {len(leading)} channels")
 
 

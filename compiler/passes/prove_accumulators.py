@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from phonolith.compiler.ir import Graph, Node
+from phonolith.compiler.ir import DTYPE_RANGES, Graph, Node
 from phonolith.compiler.shapes import MAX_FRAMES, Shape, infer_shapes, longest_frames
+from phonolith.compiler.weight_formats import BLOCK_STEP_BITS, effective_weights, weight_format
 from phonolith.hw.errors import PhonolithError
 
 Operand = tuple[str, Shape]  # dtype and shape
-INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+INT32_MIN, INT32_MAX = DTYPE_RANGES["int32"]
 # Squares are taken of 17 bits; with the lowest value left out, the sum of 65536 of them is below 2**48.
 CENTRED_MAX = (1 << 16) - 1
-RANGE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
 def prove_accumulators(graph: Graph, frames: int = MAX_FRAMES) -> Graph:
@@ -48,7 +48,7 @@ def _overflow(node: Node, channel: int, bound: str) -> PhonolithError:
 def check_centred(node: Node, width: int) -> None:
     """Refuse a mean so far from the true one that a value less the mean could leave 17 bits."""
     multiplier, shift = (node.attributes[f"mean_{part}"] for part in ("multiplier", "shift"))
-    ends, half = RANGE["int16"], (1 << shift) >> 1
+    ends, half = DTYPE_RANGES["int16"], (1 << shift) >> 1
     reach = max(abs(x - ((x + rest * (width - 1)) * multiplier + half >> shift)) for x in ends for rest in ends)
     if reach > CENTRED_MAX:
         raise PhonolithError(
@@ -59,29 +59,47 @@ def check_centred(node: Node, width: int) -> None:
 
 def check_low_sum(node: Node, steps: int) -> None:
     """Refuse so many exponentials of 16 bits that the sum of their low bytes, less 7 bits, could leave int16."""
-    highest = RANGE["uint8"][1] * steps + 64 >> 7
-    if highest > RANGE["int16"][1]:
+    highest = DTYPE_RANGES["uint8"][1] * steps + 64 >> 7
+    if highest > DTYPE_RANGES["int16"][1]:
         raise PhonolithError(
             "accumulator-overflow",
             f"node {node.name!r} ({node.op}): the low bytes of {steps} exponentials can sum up to {highest} * 128, "
-            f"more than {RANGE['int16'][1]} * 128.", "Use exponentials of 8 bits, or shorter sequences.")
+            f"more than {DTYPE_RANGES['int16'][1]} * 128.", "Use exponentials of 8 bits, or shorter sequences.")
 
 
 def weighted_bounds(node: Node, x: Operand, *_residual: Operand) -> np.ndarray:
-    """Return the lowest and highest sum of products + bias, int64 ``[2, channels]``."""
-    weight = node.constants["weight"]
-    return signed_bounds(weight.reshape(len(weight), -1), node.constants["bias"], x[0])
+    """Return the lowest and highest sum of products + bias, int64 ``[2, channels]``; of blocks :func:`block_bounds`."""
+    if weight_format(node).blocked:
+        return block_bounds(node, x[0])
+    return signed_bounds(effective_weights(node), node.constants["bias"], x[0])
+
+
+def block_bounds(node: Node, dtype: str) -> np.ndarray:
+    """Return the lowest and highest sum of some blocks' requantized sums, with or without the bias and half a step.
+
+    int64 ``[2, channels]``, for inputs of ``dtype``. Every partial sum, in whatever order, is within them, as blocks do
+    not depend on each other and each may yield 0. The sum of one block fits int32 in any case:
+    256 * 255 * (2**14 + 2**8) < 2**31.
+    """
+    weight, ends = effective_weights(node), np.zeros((2, len(node.constants["bias"])), np.int64)
+    for j, columns in enumerate(weight_format(node).blocks()):
+        multiplier, shift = (node.constants[role][:, j].astype(np.int64) for role in ("multiplier", "shift"))
+        sums = signed_bounds(weight[:, columns], np.zeros(len(weight), np.int32), dtype)
+        requantized = sums * multiplier + (np.int64(1) << shift >> 1) >> shift
+        ends += np.sort(requantized, axis=0)
+    bias = node.constants["bias"].astype(np.int64) + (1 << BLOCK_STEP_BITS - 1)
+    return ends + np.stack([np.minimum(bias, 0), np.maximum(bias, 0)])
 
 
 def signed_bounds(weight: np.ndarray, bias: np.ndarray, dtype: str) -> np.ndarray:
     """Return the lowest and highest ``weight [N, K] . x + bias [N]`` for any x of ``dtype``, int64 ``[2, N]``."""
-    weight, (low, high) = weight.astype(np.int64), RANGE[dtype]
+    weight, (low, high) = weight.astype(np.int64), DTYPE_RANGES[dtype]
     positive, negative = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
     return np.stack([positive * low + negative * high, positive * high + negative * low]) + bias.astype(np.int64)
 
 
 def _product_bounds(depth: int, a: str, b: str) -> np.ndarray:
-    products = [x * y for x in RANGE[a] for y in RANGE[b]]
+    products = [x * y for x in DTYPE_RANGES[a] for y in DTYPE_RANGES[b]]
     return depth * np.array([[min(products)], [max(products)]])
 
 
@@ -116,7 +134,7 @@ def sources(node: Node, frames: int) -> int:
 
 def layernorm_bounds(node: Node, x: Operand) -> np.ndarray:
     """Return the lowest and highest sum of a row."""
-    return x[1][-1] * np.array(RANGE[x[0]])[:, None]
+    return x[1][-1] * np.array(DTYPE_RANGES[x[0]])[:, None]
 
 
 BOUNDS = {

@@ -5,18 +5,17 @@ Every function takes integers or integer arrays, computes in int64 and broadcast
 
 import numpy as np
 
-from phonolith.compiler.ir import DTYPES
+from phonolith.compiler.ir import DTYPE_RANGES, DTYPES
 
-INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+INT32_MIN, INT32_MAX = DTYPE_RANGES["int32"]
 MAX_SHIFT = 47
 # OpenBLAS computes M * N * K up to this in the calling thread.
 ONE_THREAD_PRODUCTS = 1 << 18
 
 
 def saturate(x: np.ndarray, dtype: str) -> np.ndarray:
-    """Clip to the range of ``dtype`` ("int8", "uint8", "int16", "int32") and convert."""
-    limits = np.iinfo(DTYPES[dtype])
-    return np.clip(x, limits.min, limits.max).astype(DTYPES[dtype])
+    """Clip to the range of ``dtype`` ("int4", "int8", "uint8", "int16", "int32") and convert."""
+    return np.clip(x, *DTYPE_RANGES[dtype]).astype(DTYPES[dtype])
 
 
 def fit_int32(x: np.ndarray) -> np.ndarray:

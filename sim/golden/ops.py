@@ -17,18 +17,56 @@ from phonolith.sim.golden.arithmetic import (
     saturate,
 )
 
+# Sums of blocks of weights are in steps of 2**-8 of the output.
+BLOCK_STEP_BITS = 8
 
-def finish(acc, dtype, bias, multiplier, shift, table_dtype=None, **fused):
-    """Requantize sums ``[.., N]`` with a bias per channel; with a ``table`` by way of bytes that index it."""
-    acc = fit_int32(acc + bias.astype(np.int64))
-    y = saturate(requantize(acc, multiplier, shift), table_dtype or dtype)
+
+def finish(acc, dtype, bias, multiplier, shift, **fused):
+    """Requantize sums ``[.., N]`` with a bias per channel, and narrow them."""
+    return narrow(requantize(acc + bias.astype(np.int64), multiplier, shift), dtype, **fused)
+
+
+def finish_blocks(total, dtype, bias, **fused):
+    """Round sums ``[.., N]`` in steps of 1/256 with a bias per channel (``rshift_round`` by 8), and narrow them."""
+    total = fit_int32(total + bias.astype(np.int64) + (1 << BLOCK_STEP_BITS - 1))
+    return narrow(total >> BLOCK_STEP_BITS, dtype, **fused)
+
+
+def narrow(y, dtype, table_dtype=None, **fused):
+    """Saturate to ``dtype``; with a ``table`` by way of bytes of ``table_dtype`` that index it."""
+    y = saturate(y, table_dtype or dtype)
     return table(y, dtype=dtype, **fused) if table_dtype else y
 
 
-def linear(x, residual=None, *, dtype, weight, **channels):
-    """x ``[.., K]``, weight ``[N, K]`` -> ``[.., N]``; a residual is added after saturation to int16."""
-    y = finish(exact_matmul(x, weight.T), dtype, **channels)
+def linear(x, residual=None, *, dtype, weight, bits=8, zero=None, zero_shift=0, block=None, **channels):
+    """x ``[.., K]``, weight codes ``[N, K]`` -> ``[.., N]``; a residual is added after saturation to int16.
+
+    ``bits`` says how many the codes need; they are not checked here.
+    """
+    if block is None:
+        y = finish(weighted_sums(x, weight, zero, zero_shift), dtype, **channels)
+    else:
+        y = linear_blocks(x, dtype, weight, zero, zero_shift, block, **channels)
     return y if residual is None else add(y, residual, dtype=dtype)
+
+
+def weighted_sums(x, weight, zero, zero_shift):
+    """Sums ``[.., N]`` of x ``[.., K]`` times codes ``[N, K]``, shifted, and row sums of x times ``zero [N]``."""
+    sums = exact_matmul(x, weight.T)
+    if zero is None:
+        return sums
+    return (sums << zero_shift) + x.sum(axis=-1, keepdims=True, dtype=np.int64) * zero
+
+
+def linear_blocks(x, dtype, weight, zero, zero_shift, block, multiplier, shift, **channels):
+    """Product whose sums over ``block`` columns of x are requantized, each by its own factor ``[N, n_blocks]``."""
+    total = np.int64(0)
+    for j, start in enumerate(range(0, x.shape[-1], block)):
+        columns = slice(start, start + block)
+        own_zero = None if zero is None else zero[:, j]
+        sums = weighted_sums(x[..., columns], weight[:, columns], own_zero, zero_shift)
+        total = total + requantize(sums, multiplier[:, j], shift[:, j])
+    return finish_blocks(total, dtype, **channels)
 
 
 def conv2d(x, *, dtype, weight, stride, padding, **channels):

@@ -22,7 +22,7 @@ def test_macs_of_convolution_and_linear():
     result = inspect(Graph("g", (Value("x", "int8", (40, 1)),), nodes, ("y",)), 11)
     conv_line, _, linear_line = result["layers"]
     assert conv_line["macs"] == 5 * 19 * 4 * 9 and linear_line["macs"] == 5 * 76 * 5
-    assert linear_line["constant_bytes"] == 5 * 76 + 3 * 4 * 5
+    assert linear_line["constant_bytes"] == 5 * 76 + 8 * 5
     assert linear_line["output_bytes"] == 5 * 5 * 2
     assert result["macs"] == conv_line["macs"] + linear_line["macs"]
     assert result["weights"] == 36 + 380 and result["output_frames"] == 5
