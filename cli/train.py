@@ -94,17 +94,23 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 @click.option("--kv-bits", type=int, default=8, show_default=True, help="Width of keys and values: 8 or 4.")
 @click.option("--softmax-bits", type=int, default=8, show_default=True,
               help="Width of exponentials: 16 for long rows, at two to three times the cycles of attention.")
+@click.option("--budget-bytes", type=click.IntRange(min=1), metavar="N",
+              help="Choose the layers' widths so that all constants take so many bytes at most.")
+@click.option("--budget-cycles", type=click.IntRange(min=1), metavar="N",
+              help="The same for the array's cycles per 100 frames, if it is never idle.")
 @click.option("--train-steps", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
               help="Train the float model so long with rounded weights first.")
 @click.option("--train-activations", is_flag=True, help="Round what the layers read while training, too.")
 @MAX_FRAMES
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
-def quantize(_config, model: Path, data: Path, output: Path, strings: int, bits: int, scheme: str,
+def quantize(config, model: Path, data: Path, output: Path, strings: int, bits: int, scheme: str,
              block: str | int, clip_search: bool, power_of_two: bool, layers: tuple[tuple[str, int], ...],
-             calibrate: str | int, clip: str | None, kv_bits: int, softmax_bits: int, train_steps: int,
-             train_activations: bool, max_frames: int, seed: int) -> Result:
+             calibrate: str | int, clip: str | None, kv_bits: int, softmax_bits: int, budget_bytes: int | None,
+             budget_cycles: int | None, train_steps: int, train_activations: bool, max_frames: int,
+             seed: int) -> Result:
     """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
+    from phonolith.compiler.mixed_precision import Budget, node_bytes, node_cycles
     from phonolith.compiler.quantization import Quantization
     from phonolith.compiler.quantize import FineTuning, quantize_checkpoint
     from phonolith.compiler.weight_quantizer import WeightScheme
@@ -113,7 +119,12 @@ def quantize(_config, model: Path, data: Path, output: Path, strings: int, bits:
         strings, calibrate = calibrate, "max"
     weights = WeightScheme(bits, scheme, block, clip_search, power_of_two)
     options = Quantization(weights, dict(layers), clip or calibrate, softmax_bits, kv_bits, max_frames)
-    return quantize_checkpoint(model, data, output, strings, seed, options, FineTuning(train_steps, train_activations))
+    if budget_bytes and budget_cycles:
+        raise click.UsageError("--budget-bytes and --budget-cycles exclude each other.")
+    budget = Budget(budget_bytes) if budget_bytes else Budget(budget_cycles, "cycles") if budget_cycles else None
+    cost = node_cycles(config.rows, config.columns) if budget_cycles else node_bytes
+    return quantize_checkpoint(model, data, output, strings, seed, options, FineTuning(train_steps, train_activations),
+                               budget, cost)
 
 
 def render_error_rate(result: Result) -> None:

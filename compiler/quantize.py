@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,20 @@ from phonolith.compiler.float_graph import FloatGraph
 from phonolith.compiler.float_passes import simplify, split_keys
 from phonolith.compiler.integerize import MAX_FRAMES, Integerizer
 from phonolith.compiler.ir import Graph
+from phonolith.compiler.mixed_precision import (
+    Budget,
+    NodeCost,
+    assign_bits,
+    check_budget,
+    layer_costs,
+    node_bytes,
+    sensitivities,
+)
 from phonolith.compiler.model_file import save
 from phonolith.compiler.passes import lower_graph
-from phonolith.compiler.quantization import Quantization, layer_schemes, module_quantizers
+from phonolith.compiler.quantization import Quantization, inner_linears, layer_schemes, module_quantizers
 from phonolith.compiler.tensor_types import choose_types
+from phonolith.compiler.weight_quantizer import WIDTHS
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.config import ModelConfig
 from phonolith.models.data import GENERATOR_VERSION, StringMaker, training_recordings
@@ -26,6 +36,9 @@ from phonolith.models.features import FeatureParameters, features
 # Calibration strings are not those that training saw first.
 CALIBRATION_SEED = 20_000
 EXAMPLE_FRAMES = 64
+# Of the utterance that a budget is for; and the strings that sensitivities are measured on.
+BUDGET_FRAMES = 100
+MEASURED_STRINGS = 12
 
 
 def quantize(
@@ -121,11 +134,16 @@ def quantize_checkpoint(
     seed: int = 0,
     options: Quantization | None = None,
     training: FineTuning | None = None,
+    budget: Budget | None = None,
+    cost: NodeCost = node_bytes,
 ) -> dict:
     """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
 
+    With a budget, in units of ``cost``, the width of every layer is chosen first (:func:`assign`); with training, the
+    float model then learns to live with the widths.
+
     Returns model, output, bits, scheme, block, clip, softmax_bits, kv_bits, calibration strings, training steps, nodes,
-    bytes, seconds.
+    bytes, seconds; with a budget layer_bits.
     """
     from phonolith.models.checkpoint import load_model
 
@@ -133,7 +151,9 @@ def quantize_checkpoint(
     options, training = options or Quantization(), training or FineTuning()
     model, name = load_model(checkpoint), Path(output).stem
     calibration = calibration_features(data, calibrate, seed, model.features)
-    flags = " ".join(filter(None, (options.flags(), training.flags())))
+    flags = " ".join(filter(None, (options.flags(), budget.flags() if budget else "", training.flags())))
+    if budget:
+        options = assign(import_encoder(model, name), calibration, options, budget, cost)
     if training.steps:
         train_quantized(model, options, data, seed, training)
     provenance = {
@@ -149,7 +169,26 @@ def quantize_checkpoint(
     chosen = {"bits": weights.bits, "scheme": weights.scheme, "block": weights.group, "clip": options.clip,
               "softmax_bits": options.softmax_bits, "kv_bits": options.kv_bits, "calibrate": calibrate,
               "train_steps": training.steps}
+    chosen |= {"layer_bits": dict(options.layer_bits)} if options.layer_bits else {}
     return summary(graph, output) | chosen | seconds_since(started)
+
+
+def assign(graph: FloatGraph, calibration: Sequence[np.ndarray], options: Quantization, budget: Budget,
+           cost: NodeCost) -> Quantization:
+    """Return ``options`` with a width for every linear layer between the first and the last that has none yet.
+
+    Those that disturb the float model's scores least, on some of the calibration strings, among those that a budget
+    affords. Costs are those of an utterance of :data:`BUDGET_FRAMES`.
+    """
+    prepared = prepare(graph, options)
+    layers = [name for name in inner_linears(prepared) if name not in options.layer_bits]
+    uniform = {bits: replace(options, weights=replace(options.weights, bits=bits)) for bits in WIDTHS}
+    graphs = {bits: quantize(graph, calibration[:1], each) for bits, each in uniform.items()}
+    costs, others = layer_costs(graphs, layers, cost, BUDGET_FRAMES)
+    check_budget(costs, budget, others)  # before the long part
+    measured = sensitivities(prepared, layers, options.weights, calibration[:MEASURED_STRINGS])
+    chosen = assign_bits(measured, costs, budget, others)
+    return replace(options, layer_bits={**options.layer_bits, **chosen})
 
 
 def train_quantized(model, options: Quantization, data: str | os.PathLike[str], seed: int,

@@ -19,7 +19,8 @@ BIAS_LIMIT = 1 << 28
 SUM_LIMIT = (1 << 31) - 1 - BIAS_LIMIT
 ZERO_MAX, ZERO_SHIFT_MAX = 255, 7
 BYTE_MAX = 255
-CLIP_FACTORS = np.linspace(1.0, 0.3, 29)
+NEARLY_ZERO = 2.0**-64
+CLIP_FACTORS = np.linspace(1.0, 0.2, 17)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def _range(rows: np.ndarray, scheme: WeightScheme, factor: float) -> tuple[np.nd
     else:
         mean = None
         scale = np.abs(rows).max(axis=1, keepdims=True) * factor / (steps >> 1)
-    scale = np.where(scale == 0, 1.0, scale)
+    # Without a code for 0, weights that are all 0 are as good as 0.
+    scale = np.where(scale == 0, NEARLY_ZERO if scheme.has_zero else 1.0, scale)
     if scheme.power_of_two:
         scale = np.exp2(np.rint(np.log2(scale)))
     # The codes' own centre is -1/2.
