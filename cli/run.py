@@ -108,6 +108,15 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
     return value
 
 
+def _bits(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    """Numbers are checked by the library."""
+    if value is None or value == "any":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number of bits nor any.")
+    return int(value)
+
+
 @click.command()
 @click.argument("audio", type=PATH, metavar="[WAV|NPY]...", nargs=-1)
 @click.option("--data", type=PATH, metavar="DIR", help="Recordings to make strings of.")
@@ -118,6 +127,11 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
               help="Check N random cases instead.")
 @click.option("--kind", type=click.Choice(["graph", "conformer", "program"]), default="graph",
               help="Random cases: compiled graphs, whole Conformers, or instruction streams that no compiler made.")
+@click.option("--bits", metavar="B|any", callback=_bits,
+              help="Bits of the weights of random graphs and Conformers: 1, 2, 4, 8, or any of them.")
+@click.option("--scheme", metavar="S",
+              help="Their scales and zero points: tensor, symmetric or asymmetric (per channel), or per block, "
+                   "symmetric-32 or asymmetric-128, for example.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="First seed of random cases.")
 @click.option("--stalls", is_flag=True, help="Hold up every AXI channel at random (random cases only).")
 @click.option("--rungs", type=CommaList(), default=",".join(RUNGS), show_default=True,
@@ -129,7 +143,8 @@ def _rungs(_context: click.Context, _parameter: click.Parameter, value: tuple[st
               help="Write waveforms around the first difference on RTL (not for random programs).")
 @verb(render_verification, exit_code=lambda result: 1 if result["failed"] else 0)
 def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None,
-           kind: str, seed: int, stalls: bool, rungs: tuple[str, ...], fault: int | None, waves: Path | None) -> Result:
+           kind: str, bits: int | str | None, scheme: str | None, seed: int, stalls: bool, rungs: tuple[str, ...],
+           fault: int | None, waves: Path | None) -> Result:
     """Compare golden model, instruction-set simulator and RTL on every tensor.
 
     On utterances (files, or strings of the recordings in --data), on random graphs, or on random programs
@@ -142,17 +157,20 @@ def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
         raise click.UsageError("Give audio files, or --data DIR, or --random N: exactly one of them.")
     if waves is not None and (fault is not None or (count is not None and kind == "program")):
         raise click.UsageError("--waves goes neither with --kind program nor with --inject-fault.")
+    if (bits, scheme) != (None, None) and (count is None or kind == "program"):
+        raise click.UsageError("--bits and --scheme go with --random N and --kind graph or conformer.")
     if fault is not None:
-        return inject(config, audio, data, strings, model, count, kind, seed, stalls, rungs, fault)
+        return inject(config, audio, data, strings, model, count, kind, bits, scheme, seed, stalls, rungs, fault)
     if count is not None:
-        return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves)
+        return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves, bits, scheme)
     if data is not None:
         return ladder.verify_strings(data, strings, model, config, rungs, seed, waves)
     return ladder.verify_utterances(audio, model, config, rungs, waves)
 
 
 def inject(config, audio: tuple[Path, ...], data: Path | None, strings: int, model: str, count: int | None, kind: str,
-           seed: int, stalls: bool, rungs: tuple[str, ...], fault: int) -> Result:
+           bits: int | str | None, scheme: str | None, seed: int, stalls: bool, rungs: tuple[str, ...],
+           fault: int) -> Result:
     """Verify with one register bit flipped in each case."""
     from phonolith.reports.sweep import shipped_clip
     from phonolith.sim import verify as ladder
@@ -163,7 +181,7 @@ def inject(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     if count is not None and kind == "program":
         return inject_into_programs(count, config, fault, seed, stalls)
     if count is not None:
-        cases = ladder.RANDOM_CASES[kind](count, seed)
+        cases = ladder.RANDOM_CASES[kind](count, seed, bits, scheme)
     elif data is not None:
         cases = ladder.string_cases(data, strings, model, seed)
     else:

@@ -5,7 +5,7 @@ import math
 from phonolith.compiler.ir import DTYPES, Graph, Node
 from phonolith.compiler.model_file import graph_to_json
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes, visible_chunks
-from phonolith.compiler.weight_formats import WeightFormat, weight_format
+from phonolith.compiler.weight_formats import WeightFormat, scheme_name, weight_format
 
 # Of a channel, or a channel and block, in DRAM: what stands in which constants.
 CHANNEL_BYTES = 8
@@ -65,7 +65,7 @@ def describe_node(node: Node, dtypes: dict[str, str], shapes: dict[str, Shape]) 
         "op": node.op,
         "inputs": " ".join(dtypes[name] for name in node.inputs),
         "weights": f"int{form.bits}" if form else "",
-        "scheme": form.scheme if form else "",
+        "scheme": scheme_name(node) if form else "",
         "output": f"{node.dtype} {'x'.join(map(str, shapes[node.name]))}",
         "macs": node_macs(node, shapes),
         "constant_bytes": constant_bytes(node),

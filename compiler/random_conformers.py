@@ -18,6 +18,7 @@ from phonolith.compiler.fixed_point import (
 )
 from phonolith.compiler.ir import Graph, Value
 from phonolith.compiler.random_graphs import TARGET_RMS, Builder, Tensor, settled_rms, table_block
+from phonolith.compiler.random_weights import WeightChoice
 
 KERNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 30, 31, 32, 33, 40)
 # Steps per unit of what SiLU and sigmoid tables read.
@@ -97,7 +98,7 @@ def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, kind: Attending) -> T
     constants, optional = position_constants(b, q, kind) if kind.longest else ({}, {})
     multiplier, shift = encode_multiplier(b.integer(50, 500) / 4 / rms)
     exp = {"multiplier": multiplier, "shift": shift}
-    numerator, shift = encode_reciprocal(b.integer(10, 30) / 10)
+    numerator, shift = encode_reciprocal(b.integer(10, 30) / 10 * TARGET_RMS["int8"] / TARGET_RMS[v.dtype])
     context = {"numerator": numerator, "shift": shift, "transpose_b": False, "normalize": True, "heads": kind.heads}
     table = exponential_table(b.integer(5, 60) / 1000)
     if kind.wide:
@@ -112,7 +113,8 @@ def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, kind: Attending) -> T
 
 def self_attention(b: Builder, x: Tensor, kind: Attending) -> Tensor:
     """Append projections of an 8-bit tensor to queries, keys and values, and attention over them."""
-    q, k, v = (b.linear(x, kind.width, "int8") for _ in range(3))
+    k_dtype, v_dtype = b.columns_dtype(kind.head_width), "int8" if kind.wide else b.columns_dtype(kind.head_width)
+    q, k, v = (b.linear(x, kind.width, dtype) for dtype in ("int8", k_dtype, v_dtype))
     return attention(b, q, k, v, kind)
 
 
@@ -136,7 +138,7 @@ def depthwise_block(b: Builder, x: Tensor) -> Tensor:
 
 def glu_block(b: Builder, x: Tensor) -> Tensor:
     """A gated linear unit, or the product of an int16 tensor and any other."""
-    x, channels, dtype = b.bytes(x), b.integer(3, 70), b.choose("int8", "uint8", "int16")
+    x, channels, dtype = b.bytes(x), b.width(), b.choose("int8", "uint8", "int16")
     if b.chance(0.5):
         return gated(b, x, channels, dtype)
     return multiply(b, b.linear(x, channels, "int16"), b.linear(x, channels, b.choose("int8", "int16")), dtype)
@@ -167,10 +169,7 @@ def tabled_block(b: Builder, x: Tensor) -> Tensor:
     if kind == 1:
         return table_block(b, depthwise(b, x, kernel, [kernel - 1, 0], index))
     image = b.reshape(x, x.width, 1)
-    constants = b.channel_constants(4, (kernel, 1, 1), x.rms, index)
-    shape = (x.shape[0] + kernel - 1, x.width, 4)
-    y = b.append("conv2d", (image,), index, shape, settled_rms(index), constants,
-                 stride=[1, 1], padding=[kernel - 1, 0])
+    y = b.conv2d(image, 4, (kernel, 1), index, [1, 1], [kernel - 1, 0])
     return b.reshape(table_block(b, y), x.width * 4)
 
 
@@ -202,10 +201,7 @@ def conformer_block(b: Builder, stream: Tensor, kind: Attending, kernel: int, hi
 def subsampling(b: Builder, x: Tensor, channels: int, strides: tuple[int, ...]) -> Tensor:
     """Append unpadded 3x3 convolutions with ReLU."""
     for stride in strides:
-        shape = tuple((size - 3) // stride + 1 for size in x.shape[:2])
-        constants = b.channel_constants(channels, (3, 3, x.width), x.rms, "uint8")
-        x = b.append("conv2d", (x,), "uint8", (*shape, channels), settled_rms("uint8"), constants,
-                     stride=[stride, stride], padding=[0, 0])
+        x = b.conv2d(x, channels, (3, 3), "uint8", [stride, stride], [0, 0])
     return b.reshape(x, x.shape[1] * channels)
 
 
@@ -226,13 +222,14 @@ def sized_conformer(frames: int, mels: int, channels: int, kind: Attending, kern
     return Graph(f"conformer-{layers}x{kind.width}", (Value("features", "int8", (mels,)),), tuple(b.nodes), (ids.name,))
 
 
-def random_conformer(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
+def random_conformer(seed: int, bits: int | str | None = None,
+                     scheme: str | None = None) -> tuple[Graph, dict[str, np.ndarray]]:
     """Return a random Conformer, features to ids, and matching inputs, the same for the same seed.
 
     Widths, heads, layers, kernels (odd and even), lengths, positions (relative, absolute, none), chunks and the bits of
-    exponentials vary.
+    exponentials vary; ``bits`` and ``scheme`` of weights are those of :class:`WeightChoice`.
     """
-    b = Builder(seed)
+    b = Builder(seed, WeightChoice(bits, scheme))
     frames, strides, bins = b.integer(1, 48), b.choose(*STRIDES), b.integer(1, 3)
     heads, positions = b.integer(1, 4), b.choose("relative", "relative", "absolute", "none")
     longest = frames + b.integer(0, 4)

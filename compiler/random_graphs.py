@@ -17,12 +17,16 @@ from phonolith.compiler.fixed_point import (
     far_offset,
     wide_exponential_tables,
 )
-from phonolith.compiler.ir import DTYPES, Graph, Node, Value
+from phonolith.compiler.ir import DTYPE_RANGES, DTYPES, Graph, Node, Value
+from phonolith.compiler.random_weights import WeightChoice, draw_weights
 
 # Root mean square that a requantized tensor of each dtype should have, before saturation.
-TARGET_RMS = {"int8": 40.0, "uint8": 80.0, "int16": 6000.0}
+TARGET_RMS = {"int4": 3.0, "int8": 40.0, "uint8": 80.0, "int16": 6000.0}
 WEIGHT_RMS = 73.0
 FRAMES = (1, 2, 3, 5, 7, 8, 9, 13, 15, 16, 17, 21, 31, 33, 40)
+
+
+PLAIN = WeightChoice()
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,15 @@ class Tensor:
 
 
 class Builder:
-    """Appends random nodes; every method returns the new node's tensor."""
+    """Appends random nodes; every method returns the new node's tensor.
 
-    def __init__(self, seed: int):
+    ``weights`` says which weights linear layers and convolutions have. If not plain, there are wider layers and
+    operands of 4 bits, too.
+    """
+
+    def __init__(self, seed: int, weights: WeightChoice = PLAIN):
         self.seed = seed
+        self.weights = weights
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
         self.results: list[str] = []
@@ -63,8 +72,21 @@ class Builder:
 
     def integers(self, dtype: str, *shape: int) -> np.ndarray:
         """Return uniform integers over the whole range of ``dtype``."""
-        limits = np.iinfo(DTYPES[dtype])
-        return self.rng.integers(limits.min, limits.max + 1, shape).astype(DTYPES[dtype])
+        low, high = DTYPE_RANGES[dtype]
+        return self.rng.integers(low, high + 1, shape).astype(DTYPES[dtype])
+
+    def width(self) -> int:
+        """Return a number of columns, with weights of few bits sometimes more than a block of any size has."""
+        if self.weights.plain or self.chance(0.6):
+            return self.integer(3, 70)
+        return self.integer(71, 300)
+
+    def columns_dtype(self, depth: int = 2) -> str:
+        """Return a dtype for the second operand of a product: int8, with weights of few bits sometimes int4.
+
+        Rows, or heads of them, of ``depth`` columns end in the middle of a byte if that is odd: these are int8.
+        """
+        return "int4" if not self.weights.plain and depth % 2 == 0 and self.chance(0.4) else "int8"
 
     def append(self, op, inputs, dtype, shape, rms, constants=None, **attributes) -> Tensor:
         """Append a node and return its tensor."""
@@ -91,10 +113,26 @@ class Builder:
             "shift": pairs[:, 1].copy(),
         }
 
+    def product_weights(self, x: Tensor, channels: int, kernel: tuple[int, ...], dtype: str) -> tuple[dict, dict]:
+        """Return constants and attributes of weights ``[channels, *kernel]`` for an 8-bit tensor."""
+        if self.weights.plain:
+            return self.channel_constants(channels, kernel, x.rms, dtype), {}
+        return draw_weights(self.rng, self.weights, channels, kernel, (x.dtype, x.rms), TARGET_RMS[dtype])
+
     def linear(self, x: Tensor, channels: int, dtype: str) -> Tensor:
         """Append a linear layer on an 8-bit tensor."""
-        constants = self.channel_constants(channels, (x.width,), x.rms, dtype)
-        return self.append("linear", (x,), dtype, (*x.shape[:-1], channels), settled_rms(dtype), constants)
+        constants, attributes = self.product_weights(x, channels, (x.width,), dtype)
+        shape = (*x.shape[:-1], channels)
+        return self.append("linear", (x,), dtype, shape, settled_rms(dtype), constants, **attributes)
+
+    def conv2d(self, x: Tensor, filters: int, kernel: tuple[int, ...], dtype: str, stride: list[int],
+               padding: list[int]) -> Tensor:
+        """Append a convolution of an 8-bit tensor ``[T, F, C]``."""
+        constants, attributes = self.product_weights(x, filters, (*kernel, x.width), dtype)
+        sizes = zip(x.shape, padding, kernel, stride, strict=False)
+        time, frequency = ((size + 2 * pad - k) // step + 1 for size, pad, k, step in sizes)
+        return self.append("conv2d", (x,), dtype, (time, frequency, filters), settled_rms(dtype), constants,
+                           stride=stride, padding=padding, **attributes)
 
     def rescale(self, x: Tensor, dtype: str) -> Tensor:
         """Append a change of scale and dtype."""
@@ -162,7 +200,7 @@ def settled_rms(dtype: str) -> float:
 
 def linear_block(b: Builder, x: Tensor) -> Tensor:
     """One linear layer to any dtype."""
-    return b.linear(b.bytes(x), b.integer(3, 70), b.choose("int8", "uint8", "int16"))
+    return b.linear(b.bytes(x), b.width(), b.choose("int8", "uint8", "int16"))
 
 
 def sliced_linear_block(b: Builder, x: Tensor) -> Tensor:
@@ -170,7 +208,7 @@ def sliced_linear_block(b: Builder, x: Tensor) -> Tensor:
     x = b.bytes(x)
     if x.width < 2:
         return linear_block(b, x)
-    middle, channels = b.integer(1, x.width - 1), b.integer(3, 70)
+    middle, channels = b.integer(1, x.width - 1), b.width()
     left, right = b.slice(x, 0, middle), b.slice(x, middle, x.width)
     pair = (b.linear(left, channels, "int16"), b.linear(right, channels, "int16"))
     return b.append("add", pair, "int16", pair[0].shape, TARGET_RMS["int16"] * 1.4)
@@ -179,7 +217,7 @@ def sliced_linear_block(b: Builder, x: Tensor) -> Tensor:
 def feed_forward_block(b: Builder, x: Tensor) -> Tensor:
     """Residual feed-forward: normalise, widen with ReLU or a table, narrow, add."""
     stream = x if x.dtype == "int16" else b.rescale(x, "int16")
-    hidden = b.linear(b.layernorm(stream, "int8"), b.integer(3, 70), b.choose("uint8", "int8"))
+    hidden = b.linear(b.layernorm(stream, "int8"), b.width(), b.choose("uint8", "int8"))
     hidden = table_block(b, hidden) if b.chance(0.4) else hidden
     update = b.linear(hidden, stream.width, "int16")
     pair = (stream, update) if b.chance(0.5) else (update, stream)
@@ -195,12 +233,8 @@ def conv_block(b: Builder, x: Tensor) -> Tensor:
     kernel = [b.integer(1, min(3, size + 2 * pad)) for size, pad in zip(image.shape, padding, strict=False)]
     stride = [b.integer(1, 2), b.integer(1, 2)]
     filters, dtype = b.integer(1, 8), b.choose("int8", "uint8", "int16")
-    sizes = zip(image.shape, padding, kernel, stride, strict=False)
-    time, frequency = ((size + 2 * pad - k) // step + 1 for size, pad, k, step in sizes)
-    constants = b.channel_constants(filters, (*kernel, channels), x.rms, dtype)
-    shape = (time, frequency, filters)
-    y = b.append("conv2d", (image,), dtype, shape, settled_rms(dtype), constants, stride=stride, padding=padding)
-    return b.reshape(y, frequency * filters)
+    y = b.conv2d(image, filters, tuple(kernel), dtype, stride, padding)
+    return b.reshape(y, y.shape[1] * filters)
 
 
 def attention_block(b: Builder, x: Tensor) -> Tensor:
@@ -210,11 +244,15 @@ def attention_block(b: Builder, x: Tensor) -> Tensor:
     """
     x, heads = b.bytes(x), b.integer(1, 3)
     width = heads * b.integer(8, 32)
-    if b.chance(0.5):
+    dtypes = [b.columns_dtype(width // heads) for _ in range(2)]
+    if b.chance(0.5) and dtypes == ["int8", "int8"]:
         fused = b.linear(x, 3 * width, "int8")
         q, k, v = (b.slice(fused, i * width, (i + 1) * width) for i in range(3))
+    elif dtypes == ["int4", "int4"] and b.chance(0.5):
+        q, fused = b.linear(x, width, "int8"), b.linear(x, 2 * width, "int4")
+        k, v = (b.slice(fused, i * width, (i + 1) * width) for i in range(2))
     else:
-        q, k, v = (b.linear(x, width, "int8") for _ in range(3))
+        q, k, v = (b.linear(x, width, dtype) for dtype in ("int8", *dtypes))
     frames = x.shape[0]
     multiplier, shift = b.factor(np.sqrt(width // heads) * q.rms * k.rms, "int16")
     scores = b.append(
@@ -222,7 +260,7 @@ def attention_block(b: Builder, x: Tensor) -> Tensor:
         multiplier=multiplier, shift=shift, transpose_b=True, heads=heads,
     )  # fmt: skip
     multiplier, shift = encode_multiplier(b.integer(50, 500) / 4 / scores.rms)
-    wide = {"wide": True} if b.chance(0.4) else {}
+    wide = {"wide": True} if b.chance(0.4) and v.dtype == "int8" else {}
     offset = {"offset": far_offset(multiplier, shift)} if wide else {}
     tables = {"table": wide_exponential_tables(b.integer(22, 60) / 1000) if wide
               else exponential_table(b.integer(5, 60) / 1000)}
@@ -230,7 +268,7 @@ def attention_block(b: Builder, x: Tensor) -> Tensor:
                    **offset)
     if b.chance(0.25):
         b.results.append(exp.name)
-    numerator, shift = encode_reciprocal(b.integer(10, 30) / 10)
+    numerator, shift = encode_reciprocal(b.integer(10, 30) / 10 * TARGET_RMS["int8"] / TARGET_RMS[v.dtype])
     return b.append(
         "matmul", (exp, v), "int8", (frames, width), TARGET_RMS["int8"],
         numerator=numerator, shift=shift, transpose_b=False, normalize=True, heads=heads, **wide,
@@ -241,8 +279,9 @@ def matmul_block(b: Builder, x: Tensor) -> Tensor:
     """Products of run-time operands, transposed and plain, without a softmax."""
     x = b.signed(b.bytes(x))
     width = b.integer(3, 40)
-    a, c = b.linear(x, width, b.choose("int8", "uint8")), b.linear(x, width, "int8")
+    a, c = b.linear(x, width, b.choose("int8", "uint8")), b.linear(x, width, b.columns_dtype(width))
     similarity = b.matmul(a, c, b.choose("int8", "uint8"), transpose_b=True)
+    x = b.linear(x, width, "int4") if b.columns_dtype(width) == "int4" else x
     return b.matmul(similarity, x, b.choose("int8", "uint8", "int16"), transpose_b=False)
 
 
@@ -279,10 +318,14 @@ BLOCKS: tuple[Block, ...] = (
 )
 
 
-def random_graph(seed: int, blocks: tuple[Block, ...] = BLOCKS) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Return a random graph of one to four of ``blocks`` and matching inputs, the same for the same seed."""
-    b = Builder(seed)
-    frames, width, dtype = b.choose(*FRAMES), b.integer(3, 70), b.choose("int8", "int8", "uint8")
+def random_graph(seed: int, blocks: tuple[Block, ...] = BLOCKS, bits: int | str | None = None,
+                 scheme: str | None = None) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return a random graph of one to four of ``blocks`` and matching inputs, the same for the same seed.
+
+    ``bits`` and ``scheme`` of weights are those of :class:`WeightChoice`: without them weights are plain.
+    """
+    b = Builder(seed, WeightChoice(bits, scheme))
+    frames, width, dtype = b.choose(*FRAMES), b.width(), b.choose("int8", "int8", "uint8")
     value = Value("x", dtype, (width,))
     x = Tensor("x", dtype, (frames, width), 74.0 if dtype == "int8" else 147.0)
     inputs = {"x": b.integers(dtype, frames, width)}

@@ -19,7 +19,8 @@ LOW_BIT_OPERATORS = ("linear", "conv2d")
 # Sums of blocks are added in steps of 2**-8 of the output.
 BLOCK_STEP_BITS = 8
 SCHEMES = ("symmetric", "asymmetric")
-SCHEME_NAMES = tuple(f"{scheme}{block}" for scheme in SCHEMES for block in ("", *(f"-{each}" for each in BLOCKS)))
+# One scale for a whole tensor, one per channel, or one per channel and block of so many inner steps.
+SCHEME_NAMES = ("tensor", *(scheme + block for scheme in SCHEMES for block in ("", *(f"-{each}" for each in BLOCKS))))
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,6 @@ class WeightFormat:
         """Bytes of the packed codes of one channel, the last one padded with zero bits."""
         return -(-self.depth * self.bits // 8)
 
-    @property
-    def scheme(self) -> str:
-        """Name of the scheme, one of :data:`SCHEME_NAMES`."""
-        return SCHEMES[self.asymmetric] + (f"-{self.block}" if self.blocked else "")
-
     def blocks(self) -> list[slice]:
         """Return the inner steps of each block."""
         starts = range(0, self.depth, self.block_depth)
@@ -96,11 +92,33 @@ def weight_codes(node: Node) -> np.ndarray:
 
 def effective_weights(node: Node) -> np.ndarray:
     """Return ``(q << zero_shift) + zero``, int64 ``[N, K]``: what the inputs are multiplied with in effect."""
-    codes, form = weight_codes(node).astype(np.int64), weight_format(node)
-    if form.zero_shift is None:
+    return decode(weight_codes(node), weight_format(node), node.constants.get("zero"))
+
+
+def decode(codes: np.ndarray, form: WeightFormat, zero: np.ndarray | None = None) -> np.ndarray:
+    """Return :func:`effective_weights` of codes ``[N, K]`` and zeros of ``form.factor_shape``."""
+    codes = codes.astype(np.int64)
+    if form.zero_shift is None or zero is None:
         return codes
-    zero = node.constants["zero"].astype(np.int64).reshape(form.channels, form.n_blocks)
-    return (codes << form.zero_shift) + np.repeat(zero, form.block_depth, axis=1)[:, : form.depth]
+    per_block = zero.astype(np.int64).reshape(form.channels, form.n_blocks)
+    return (codes << form.zero_shift) + np.repeat(per_block, form.block_depth, axis=1)[:, : form.depth]
+
+
+def scheme_name(node: Node) -> str:
+    """Return the scheme of a node's weights: of :data:`SCHEME_NAMES`, by its constants.
+
+    1-bit weights whose zeros are all half a step stand for two opposite values: symmetric.
+    """
+    form, zero = weight_format(node), node.constants.get("zero")
+    if form.channels > 1 and not form.blocked and _all_equal(node, ("multiplier", "shift", "zero")):
+        return "tensor"
+    halves = form.bits == 1 and zero is not None and bool((2 * zero == 1 << (form.zero_shift or 0)).all())
+    return SCHEMES[form.asymmetric and not halves] + (f"-{form.block}" if form.blocked else "")
+
+
+def _all_equal(node: Node, roles: tuple[str, ...]) -> bool:
+    constants = [node.constants[role] for role in roles if role in node.constants]
+    return all((constant == constant.flat[0]).all() for constant in constants)
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:

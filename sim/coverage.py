@@ -1,9 +1,10 @@
-"""What a set of runs exercised: opcodes, flags of instructions, causes of stalls."""
+"""What a set of runs exercised: opcodes, flags of instructions, causes of stalls, operators and their weights."""
 
 from collections import Counter
 
 from phonolith.compiler.ir import Node
 from phonolith.compiler.operators import OPERATORS
+from phonolith.compiler.weight_formats import BITS, LOW_BIT_OPERATORS, SCHEME_NAMES, scheme_name, weight_format
 from phonolith.hw import isa
 
 ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, "pre": isa.Pre,
@@ -39,11 +40,16 @@ class Coverage:
         self.opcodes = Counter({each.mnemonic: 0 for each in isa.INSTRUCTIONS})
         self.flags = Counter({name: 0 for each in isa.INSTRUCTIONS for name in flag_names(each)})
         self.operators = Counter({name: 0 for name in operator_names()})
+        self.schemes = Counter({name: 0 for name in SCHEME_NAMES})
+        self.bits = Counter({str(bits): 0 for bits in BITS})
         self.stalls = Counter({f"{engine}.{cause}": 0 for engine, causes in STALLS.items() for cause in causes})
 
     def node(self, node: Node) -> None:
-        """Count an operator of a lowered graph."""
+        """Count an operator of a lowered graph, and its weights if they can have fewer than 8 bits."""
         self.operators.update(names_of(node))
+        if node.op in LOW_BIT_OPERATORS:
+            self.schemes[scheme_name(node)] += 1
+            self.bits[str(weight_format(node).bits)] += 1
 
     def retire(self, _position: int, mnemonic: str, operands: dict[str, int], _state) -> None:
         """Count one instruction, and its settings unless it is empty.
@@ -77,9 +83,13 @@ class Coverage:
                     self.stalls[f"{engine}.{cause}"] += cycles
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """Return ``{opcode, flag, stall}``, each with a count per name; ``operator`` if any was counted."""
-        operators = {"operator": dict(self.operators)} if self.operators.total() else {}
-        return {"opcode": dict(self.opcodes), "flag": dict(self.flags), "stall": dict(self.stalls), **operators}
+        """Return ``{opcode, flag, stall}``, each with a count per name; ``operator`` if any was counted.
+
+        Likewise ``scheme`` and ``bits`` of weights.
+        """
+        optional = {"operator": self.operators, "scheme": self.schemes, "bits": self.bits}
+        counted = {group: dict(counts) for group, counts in optional.items() if counts.total()}
+        return {"opcode": dict(self.opcodes), "flag": dict(self.flags), "stall": dict(self.stalls), **counted}
 
 
 def operator_names() -> list[str]:

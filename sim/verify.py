@@ -134,23 +134,30 @@ def string_cases(data: str | os.PathLike, strings: int, model: str,
 
 
 def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, rungs: Sequence[str] = RUNGS,
-                  stalls: bool = False, waves: Path | None = None) -> dict:
-    """Verify ``count`` random graphs, Conformers or instruction streams (``kind`` program), from ``seed`` on."""
+                  stalls: bool = False, waves: Path | None = None, bits: int | str | None = None,
+                  scheme: str | None = None) -> dict:
+    """Verify ``count`` random graphs, Conformers or instruction streams (``kind`` program), from ``seed`` on.
+
+    ``bits`` and ``scheme`` are those of the weights of graphs and Conformers
+    (:class:`phonolith.compiler.random_weights.WeightChoice`).
+    """
     if kind == "program":
         return verify_programs(count, config, seed, stalls)
-    return verify_cases(RANDOM_CASES[kind](count, seed), config, rungs, stalls, waves)
+    return verify_cases(RANDOM_CASES[kind](count, seed, bits, scheme), config, rungs, stalls, waves)
 
 
-def graph_cases(count: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
+def graph_cases(count: int, seed: int, bits: int | str | None = None,
+                scheme: str | None = None) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield random graphs with random inputs as cases."""
     for each in range(seed, seed + count):
-        yield f"seed {each}", *random_graph(each, ALL_BLOCKS)
+        yield f"seed {each}", *random_graph(each, ALL_BLOCKS, bits, scheme)
 
 
-def conformer_cases(count: int, seed: int) -> Iterator[tuple[str, Graph, Inputs]]:
+def conformer_cases(count: int, seed: int, bits: int | str | None = None,
+                    scheme: str | None = None) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield random Conformers with random inputs as cases."""
     for each in range(seed, seed + count):
-        yield f"seed {each}", *random_conformer(each)
+        yield f"seed {each}", *random_conformer(each, bits, scheme)
 
 
 RANDOM_CASES = {"graph": graph_cases, "conformer": conformer_cases}

@@ -9,13 +9,21 @@ from phonolith.compiler.ir import DTYPE_RANGES, DTYPES
 
 INT32_MIN, INT32_MAX = DTYPE_RANGES["int32"]
 MAX_SHIFT = 47
+# Integers up to this are float32 numbers.
+FLOAT32_INTEGERS = 1 << 24
+# Largest magnitudes of bytes.
+MAGNITUDES = {np.dtype(np.int8): 128, np.dtype(np.uint8): 255}
 # OpenBLAS computes M * N * K up to this in the calling thread.
 ONE_THREAD_PRODUCTS = 1 << 18
 
 
 def saturate(x: np.ndarray, dtype: str) -> np.ndarray:
     """Clip to the range of ``dtype`` ("int4", "int8", "uint8", "int16", "int32") and convert."""
-    return np.clip(x, *DTYPE_RANGES[dtype]).astype(DTYPES[dtype])
+    if x.dtype == DTYPES[dtype] and dtype != "int4":
+        return x
+    low, high = DTYPE_RANGES[dtype]
+    # In two steps because np.clip spends more time on its bounds than on small arrays.
+    return np.minimum(np.maximum(x, low), high).astype(DTYPES[dtype])
 
 
 def fit_int32(x: np.ndarray) -> np.ndarray:
@@ -29,7 +37,9 @@ def rshift_round(x, shift) -> np.ndarray:
     """Shift right arithmetically by ``shift`` >= 0 bits, rounding half up."""
     shift = np.asarray(shift, np.int64)
     half = (np.int64(1) << shift) >> 1
-    return (np.asarray(x, np.int64) + half) >> shift
+    rounded = np.asarray(x, np.int64) + half
+    rounded >>= shift
+    return rounded
 
 
 def requantize(x, multiplier, shift) -> np.ndarray:
@@ -78,15 +88,18 @@ def inverse_sqrt(x, numerator: int, shift: int) -> tuple[np.ndarray, np.ndarray]
 def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return ``a @ b`` of 8-bit operands ``[.., M, K]``, ``[.., K, N]`` as int64.
 
-    Computed by float64 BLAS: with |a|, |b| < 2**8 every partial sum stays below 2**53 for any
-    inner dimension below 2**37, so no product or sum is ever rounded. Some rows at a time: OpenBLAS starts
-    threads for larger products, which for these sizes costs up to 28 times the processor time.
+    Computed by BLAS in float32 if no sum of K products can exceed 2**24, else in float64, where none can exceed 2**53
+    below K = 2**37: no product or partial sum is ever rounded, in whatever order. Some rows at a time: OpenBLAS
+    starts threads for larger products, which for these sizes costs up to 28 times the processor time.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    largest = a.shape[-1] * MAGNITUDES[a.dtype] * MAGNITUDES[b.dtype]
+    exact = np.float32 if largest <= FLOAT32_INTEGERS else np.float64
+    a, b = a.astype(exact), b.astype(exact)
     rows = max(ONE_THREAD_PRODUCTS // (b.shape[-2] * b.shape[-1]), 1)
     starts = range(0, max(a.shape[-2], 1), rows)
     parts = [a[..., start : start + rows, :] @ b for start in starts]
-    return np.concatenate(parts, axis=-2).astype(np.int64)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
+    return whole.astype(np.int64)
 
 
 def exact_dot(windows: np.ndarray, weight: np.ndarray) -> np.ndarray:

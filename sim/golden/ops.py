@@ -158,10 +158,22 @@ def attention_weights(q, k, first, scores, *, table, exp, position_scores=None, 
     """Exponentials ``[H, M, N]`` of scores; row i of q stands ``first + i`` rows behind the first of k."""
     total = matmul(q, k, dtype="int16", **scores)
     if position_scores is not None:
-        heads = scores.get("heads")
-        by_offset = position_terms(q, heads, **positions, **position_scores)
-        total = add(total, shifted(by_offset, len(k), first), dtype="int16")
+        terms = offset_terms(q, scores.get("heads"), first, len(k), **positions, **position_scores)
+        total = add(total, terms, dtype="int16")
     return softmax_exp(total, dtype="uint8", table=table, **exp)
+
+
+def offset_terms(q, heads, first, sources, positions, position_bias, **factor):
+    """Scores int16 ``[H, M, N]`` of q ``[M, H*D]`` for the offsets of ``sources`` keys.
+
+    Row i of q stands ``first + i`` rows behind the first key. Offsets that no pair has are not computed.
+    """
+    longest, last = (len(positions) + 1) // 2, first + len(q) - 1
+    reach = max(last, sources - 1 - first) + 1
+    if reach > longest:
+        raise ValueError(f"attention: positions reach offsets below {longest}, not {reach - 1}")
+    used = slice(longest - reach, longest + reach - 1)
+    return shifted(position_terms(q, heads, positions[used], position_bias[:, used], **factor), sources, first)
 
 
 def position_terms(q, heads, positions, position_bias, multiplier, shift):
@@ -175,8 +187,6 @@ def shifted(by_offset, sources: int, first: int):
     """``[.., M, N]`` of ``[.., M, 2L - 1]``: for row i the offsets from -(first + i) on."""
     longest = (by_offset.shape[-1] + 1) // 2
     rows = first + np.arange(by_offset.shape[-2])
-    if max(rows[-1], sources - 1 - first) >= longest:
-        raise ValueError(f"attention: positions reach offsets below {longest}, not {rows[-1]}")
     columns = longest - 1 + np.arange(sources) - rows[:, None]
     return np.take_along_axis(by_offset, np.broadcast_to(columns, (*by_offset.shape[:-1], sources)), axis=-1)
 
@@ -192,7 +202,7 @@ def layernorm(x, *, dtype, gamma, gamma_shift, beta, mean_multiplier, mean_shift
 
 def add(a, b, *, dtype):
     """Saturating sum of two tensors of one scale."""
-    return saturate(a.astype(np.int64) + b, dtype)
+    return saturate(a.astype(np.int32) + b, dtype)
 
 
 def add_rows(x, *, dtype, rows):
@@ -214,7 +224,7 @@ def rescale(x, *, dtype, multiplier, shift):
 
 def table(x, *, dtype, table):
     """Any function of one 8-bit value: ``table[x mod 256]``."""
-    return saturate(table[x.astype(np.int64) & 255], dtype)
+    return saturate(table[x.view(np.uint8)], dtype)
 
 
 def argmax(x, *, dtype):

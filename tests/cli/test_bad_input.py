@@ -231,3 +231,12 @@ def test_interrupted_at_work(tmp_path, options):
     assert (json.loads(out)["error"]["kind"] == "interrupted" and err == "") if options else \
         (out, err) == ("", "phonolith: Interrupted. Run the command again.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_that_there_are_not(fail):
+    random = ("verify", "--random", 1, "--rungs", "golden,iss")
+    assert "weights of 3 bits" in fail(*random, "--bits", 3)["message"]
+    assert "scheme 'rows'" in fail(*random, "--scheme", "rows")["message"]
+    assert "neither a number of bits nor any" in fail(*random, "--bits", "few")["message"]
+    for case in (("--random", 1, "--kind", "program"), ("speech.wav",)):
+        assert "--bits and --scheme go with --random N" in fail("verify", *case, "--bits", 4)["message"]

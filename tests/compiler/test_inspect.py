@@ -28,6 +28,28 @@ def test_macs_of_convolution_and_linear():
     assert result["weights"] == 36 + 380 and result["output_frames"] == 5
 
 
+def test_bytes_of_weights_of_few_bits():
+    """Packed codes; 8 bytes per channel, and per channel and block."""
+    rng = np.random.default_rng(0)
+    plain = Builder(0).channel_constants(5, (76,), 40.0, "int8")
+    blocked = {"weight": rng.integers(-8, 8, (5, 77)).astype(np.int8), "bias": np.zeros(5, np.int32)}
+    blocked |= {role: np.zeros((5, 3), np.int32) for role in ("multiplier", "shift", "zero")}
+    ternary = {**plain, "weight": rng.integers(-2, 2, (5, 5)).astype(np.int8)}
+    nodes = (
+        Node("a", "linear", ("x",), "int8", plain),
+        Node("b", "linear", ("y",), "int4", blocked, {"bits": 4, "zero_shift": 2, "block": 32}),
+        Node("c", "linear", ("a",), "int8", ternary, {"bits": 2}),
+    )
+    inputs = (Value("x", "int8", (76,)), Value("y", "int8", (77,)))
+    result = inspect(Graph("g", inputs, nodes, ("b", "c")), 11)
+    a, b, c = result["layers"]
+    assert [layer["constant_bytes"] for layer in (a, b, c)] == [5 * 84, 5 * (39 + 8 + 3 * 8), 5 * (2 + 8)]
+    assert [layer["weights"] for layer in (a, b, c)] == ["int8", "int4", "int2"]
+    assert [layer["scheme"] for layer in (a, b, c)] == ["symmetric", "asymmetric-32", "symmetric"]
+    assert b["output_bytes"] == 11 * 3 and result["weight_bytes"] == 5 * (76 + 39 + 2)
+    assert result["weight_bits"] == round((380 * 8 + 385 * 4 + 25 * 2) / 790, 2)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_passes_keep_the_macs(seed):
     graph, inputs = random_graph(seed)

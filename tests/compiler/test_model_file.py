@@ -56,6 +56,36 @@ def test_round_trip(seed, tmp_path):
         assert_equal(model_file.load(file), version)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_round_trip_of_weights_of_few_bits(seed, tmp_path):
+    graph, file = random_graph(seed, bits="any")[0], tmp_path / "model.safetensors"
+    model_file.save(file, graph)
+    assert_equal(model_file.load(file), graph)
+    stored = safetensors.numpy.load_file(file)
+    for node in graph.nodes:
+        bits = node.attributes.get("bits", 8)
+        if bits < 8:
+            codes = node.constants["weight"].reshape(len(node.constants["weight"]), -1)
+            assert stored[f"{node.name}/weight"].dtype == np.uint8
+            assert stored[f"{node.name}/weight"].shape == (len(codes), -(-codes.shape[1] * bits // 8))
+
+
+def test_plain_weights_are_stored_as_ever():
+    """The hash of a shipped file is over the JSON that the loaded graph has."""
+    path = model_file.resolve("encoder-ctc-w8")
+    assert model_file.graph_to_json(model_file.load(path)) == model_file.read_header(path)["graph"]
+
+
+def test_packed_weights_of_another_length_are_damage(tmp_path):
+    graph, file = random_graph(0, bits=4)[0], tmp_path / "model.safetensors"
+    model_file.save(file, graph)
+    tensors, header = safetensors.numpy.load_file(file), model_file.read_header(file)
+    name = next(name for name in tensors if name.endswith("/weight"))
+    tensors[name] = np.ascontiguousarray(tensors[name][:, 1:])
+    rewrite(file, tensors, sha256=model_file.digest(header["graph"], tensors))
+    assert failure(lambda: model_file.load(file)).kind == "corrupt-model"
+
+
 def test_metadata_survives(tmp_path):
     graph = Graph("g", (Value("x", "int8", (3,), 0.02),), (Node("y", "argmax", ("x",), "int16"),), ("y",),
                   {"vocabulary": ["one", "zwölf"], "scales": {"x": 0.1}})  # fmt: skip

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from phonolith.compiler.ir import DTYPES
 from phonolith.sim.golden.arithmetic import (
     bit_length,
     exact_matmul,
@@ -50,11 +51,11 @@ def test_requantize_refuses_what_leaves_int32():
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [("int8", [-128, -1, 127]), ("uint8", [0, 0, 255]), ("int16", [-32768, -1, 32767])],
+    [("int4", [-8, -1, 7]), ("int8", [-128, -1, 127]), ("uint8", [0, 0, 255]), ("int16", [-32768, -1, 32767])],
 )
 def test_saturate(dtype, expected):
     result = saturate(np.array([-(1 << 40), -1, 1 << 40]), dtype)
-    assert result.tolist() == expected and result.dtype == np.dtype(dtype)
+    assert result.tolist() == expected and result.dtype == DTYPES[dtype]
 
 
 def test_bit_length_and_isqrt_up_to_48_bits():
@@ -111,6 +112,16 @@ def test_inverse_sqrt_is_within_two_ulps_of_16_bits():
 def test_row_factors_refuse_wider_numbers(function, bits):
     with pytest.raises(OverflowError, match=f"does not fit {bits} bits"):
         function(np.array([1 << bits]), 1 << 15, 30)
+
+
+@pytest.mark.parametrize(("dtype", "value", "depth"), [(np.uint8, 255, 514), (np.int8, -128, 1024)])
+def test_exact_matmul_next_to_the_end_of_float32(dtype, value, depth):
+    """Up to so many products float32 holds every sum, beyond float64 is used: odd sums would show a lost bit."""
+    for k in (depth, depth + 1, 2 * depth + 1):
+        a, b = np.full((2, k), value, dtype), np.full((k, 3), -128, np.int8)
+        a[1, 0], b[0, 1] = value + 1 if value < 0 else value - 1, -127
+        expected = a.astype(np.int64) @ b.astype(np.int64)
+        assert (exact_matmul(a, b) == expected).all()
 
 
 def test_exact_matmul_at_the_extremes():

@@ -28,7 +28,7 @@ ARROWS = {
             # The ladder checks that every pass keeps the bits, on random graphs too.
             "compiler.passes", "compiler.random_graphs", "compiler.random_conformers",
             # Differences name the instruction; coverage counts operators.
-            "compiler.disassembler", "compiler.operators",
+            "compiler.disassembler", "compiler.operators", "compiler.weight_formats",
             "models.features", "models.decode", "models.data"),
     # Random programs are made with the assembler and judged by the checks of a compiled program.
     "sim/random_instructions": (*PROGRAM_TOOLS, "hw", "sim"),
