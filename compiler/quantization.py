@@ -45,6 +45,9 @@ class Quantization:
         if self.kv_bits not in KV_BITS:
             raise PhonolithError("option", f"keys and values of {self.kv_bits} bits are not supported.",
                                  "Choose --kv-bits 8 or 4.")
+        if self.kv_bits == 4 and self.softmax_bits == 16:
+            raise PhonolithError("option", "values of 4 bits do not go with exponentials of 16.",
+                                 "Choose --softmax-bits 8 or --kv-bits 8.")
         if self.max_frames < 1:
             raise PhonolithError("option", f"positions of {self.max_frames} frames are none.",
                                  "Choose --max-frames 1 or more.")

@@ -4,6 +4,7 @@ A weight w becomes ``scale * (code + zero / 2**zero_shift)`` (``docs/quantizatio
 chosen on its grid first and codes are rounded to it, so that its rounding makes no error of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ SUM_LIMIT = (1 << 31) - 1 - BIAS_LIMIT
 ZERO_MAX, ZERO_SHIFT_MAX = 255, 7
 BYTE_MAX = 255
 NEARLY_ZERO = 2.0**-64
+Rounding = Callable[[np.ndarray], np.ndarray] | None
 CLIP_FACTORS = np.linspace(1.0, 0.2, 17)
 
 
@@ -33,7 +35,7 @@ class WeightScheme:
     scheme : one of :data:`SCHEMES`; asymmetric groups have a zero point, at 1 bit the mean.
     group : what shares a scale: "tensor", "channel", or a block of so many weights along K, one of :data:`BLOCKS`.
     clip_search : clip each group's range by the factor that minimises its L1 error; 1 bit has no range to clip.
-    power_of_two : round scales to powers of two.
+    power_of_two : round scales to powers of two, up or down, whichever makes the smaller L1 error.
 
     Raises PhonolithError ``option`` for anything else.
     """
@@ -133,39 +135,42 @@ def _groups(weight: np.ndarray, scheme: WeightScheme) -> list[np.ndarray]:
 
 
 def _best_range(rows: np.ndarray, scheme: WeightScheme) -> tuple[np.ndarray, np.ndarray]:
-    """Return scale and centre ``[G, 1]`` of each row: with a clip search those of the smallest L1 error."""
-    if not scheme.clip_search or scheme.bits == 1:
-        return _range(rows, scheme, 1.0)
-    ranges = [_range(rows, scheme, factor) for factor in CLIP_FACTORS]
+    """Return scale and centre ``[G, 1]`` of each row: of all that the scheme allows those of the smallest L1 error."""
+    factors = CLIP_FACTORS if scheme.clip_search and scheme.bits > 1 else (1.0,)
+    roundings = (np.floor, np.ceil) if scheme.power_of_two else (None,)
+    ranges = [_range(rows, scheme, factor, rounding) for factor in factors for rounding in roundings]
+    if len(ranges) == 1:
+        return ranges[0]
     errors = [np.abs(rows - _rounded(rows, *each, scheme)).sum(axis=1) for each in ranges]
     best = np.argmin(errors, axis=0)
     scale, centre = (np.stack(each)[best, np.arange(len(rows))] for each in zip(*ranges, strict=True))
     return scale, centre
 
 
-def _range(rows: np.ndarray, scheme: WeightScheme, factor: float) -> tuple[np.ndarray, np.ndarray]:
+def _range(rows: np.ndarray, scheme: WeightScheme, factor: float, rounding: Rounding) -> tuple[np.ndarray, np.ndarray]:
     """Return scale and centre ``[G, 1]`` of each row: code q stands for ``scale * q + centre``.
 
-    ``factor`` clips the range of 2 bits and more. A scale is never so fine that a centre far from 0 has no zero point
-    of 9 bits.
+    ``factor`` clips the range of 2 bits and more; ``rounding`` of its logarithm makes the scale a power of two. A scale
+    is never so fine that a centre far from 0 has no zero point of 9 bits.
     """
     steps = (1 << scheme.bits) - 1
+    mean = np.zeros((len(rows), 1))
     if scheme.bits == 1:
-        mean = rows.mean(axis=1, keepdims=True) if scheme.scheme == "asymmetric" else np.zeros((len(rows), 1))
+        mean = rows.mean(axis=1, keepdims=True) if scheme.scheme == "asymmetric" else mean
         scale = np.maximum(2 * np.abs(rows - mean).mean(axis=1, keepdims=True), np.abs(mean))
     elif scheme.scheme == "asymmetric":
         low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
         mean = (low + high) / 2
-        scale = np.maximum(high - low, np.maximum(high, -low)) * factor / steps
+        scale = np.maximum((high - low) * factor, np.abs(mean)) / steps
     else:
-        mean = None
         scale = np.abs(rows).max(axis=1, keepdims=True) * factor / (steps >> 1)
     # Without a code for 0, weights that are all 0 are as good as 0.
     scale = np.where(scale == 0, NEARLY_ZERO if scheme.has_zero else 1.0, scale)
-    if scheme.power_of_two:
-        scale = np.exp2(np.rint(np.log2(scale)))
+    if rounding:
+        scale = np.exp2(rounding(np.log2(scale)))
+        scale = np.where(np.abs(mean) > ZERO_MAX * scale, 2 * scale, scale)
     # The codes' own centre is -1/2.
-    return scale, np.zeros_like(scale) if mean is None else mean + scale / 2
+    return scale, mean + scale / 2 if scheme.has_zero else mean
 
 
 def _rounded(rows: np.ndarray, scale: np.ndarray, centre: np.ndarray, scheme: WeightScheme) -> np.ndarray:

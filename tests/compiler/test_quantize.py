@@ -1,5 +1,7 @@
 """Post-training quantization: types, scales, and integer results close to the float model's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,10 @@ from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate
 from phonolith.compiler.float_passes import fuse_relu, simplify
 from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.passes import lower_graph
-from phonolith.compiler.quantization import Quantization
-from phonolith.compiler.quantize import noise_features, quantize
+from phonolith.compiler.quantization import Quantization, layer_schemes
+from phonolith.compiler.quantize import noise_features, prepare, quantize
 from phonolith.compiler.tensor_types import ScaleRule, assign_dtypes, choose_types
+from phonolith.compiler.weight_quantizer import SCHEMES, WIDTHS, WeightScheme, quantize_weight
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.recognise import quantize_features
@@ -160,6 +163,72 @@ def test_a_dead_channel_with_a_large_bias():
     assert np.allclose(integers["contract"][:, 4] * scale, floats["contract"][:, 4], atol=0.01)
 
 
+def with_rounded_weights(graph: FloatGraph, options: Quantization) -> FloatGraph:
+    """Return the simplified float graph whose weights are what their codes stand for."""
+    graph = prepare(graph, options)
+    schemes = layer_schemes(graph, options)
+
+    def rounded(node: FloatNode) -> FloatNode:
+        if node.name not in schemes:
+            return node
+        weight = node.constants["weight"]
+        values = quantize_weight(weight.reshape(len(weight), -1), schemes[node.name]).values()
+        return replace(node, constants=node.constants | {"weight": values.reshape(weight.shape).astype(np.float32)})
+
+    return replace(graph, nodes=tuple(rounded(node) for node in graph.nodes))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("group", ["tensor", "channel", 32])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_schemes_of_weights(bits, scheme, group):
+    """The integer model computes what the float model with rounded weights does."""
+    options = Quantization(WeightScheme(bits, scheme, group, clip_search=bits > 1), {"conv": bits, "logits": bits})
+    quantized = quantize(encoder(), noise_features(8, MELS, 0, 60), options)
+    x = noise_features(1, MELS, 99, 80)[0]
+    integers = interpret(quantized, {"features": quantize_features(quantized, x)})
+    floats = evaluate(with_rounded_weights(encoder(), options), x)
+    for name in ("conv", "embed", "context", "sum1", "contract", "sum2", "logits"):
+        assert relative_error(quantized, integers, floats, name) < 0.08, name
+    for name, low in (("conv", True), ("embed", False), ("qkv", True), ("contract", True), ("logits", True)):
+        attributes = quantized.node(name).attributes
+        assert attributes.get("bits", 8) == (bits if low else 8)
+        assert attributes.get("block") == (group if low and group == 32 else None)
+        assert ("zero_shift" in attributes) == (low and (bits == 1 or scheme == "asymmetric"))
+
+
+def test_which_layers_have_few_bits():
+    graph = prepare(encoder(), Quantization())
+    schemes = layer_schemes(graph, Quantization(WeightScheme(2), {"out": 4}))
+    assert {name: scheme.bits for name, scheme in schemes.items()} == {
+        "conv": 8, "embed": 8, "qkv": 2, "out": 4, "expand": 2, "contract": 2, "logits": 8}
+
+
+def test_powers_of_two():
+    quantized, integers, floats = integer_and_float(encoder("silu"), weights=WeightScheme(power_of_two=True))
+    products = [node for node in quantized.nodes if "weight" in node.constants]
+    assert all(set(np.unique(node.constants["multiplier"])) <= {1 << 15} for node in products)
+    assert relative_error(quantized, integers, floats, "logits") < 0.1
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_keys_and_values_of_4_bits(clip):
+    quantized, integers, floats = integer_and_float(encoder(), kv_bits=4, clip=clip)
+    dtypes = {node.name: node.dtype for node in quantized.nodes}
+    assert dtypes["qkv.0"] == "int8" and dtypes["qkv.1"] == dtypes["qkv.2"] == "int4"
+    for name in ("qkv.1", "qkv.2"):
+        assert integers[name].min() >= -8 and integers[name].max() <= 7
+    assert relative_error(quantized, integers, floats | {"qkv.1": floats["k"]}, "qkv.1") < 0.25
+    assert relative_error(quantized, integers, floats, "logits") < 0.25
+
+
+def test_keys_that_no_linear_layer_makes():
+    graph = encoder()
+    nodes = [replace(node, inputs=("q", "norm1")) if node.name == "scores" else node for node in graph.nodes]
+    with pytest.raises(PhonolithError, match="keys or values 'norm1' cannot have 4 bits"):
+        quantize(replace(graph, nodes=tuple(nodes)), noise_features(1, MELS, 0, 40), Quantization(kv_bits=4))
+
+
 def test_clip_methods():
     samples = np.abs(np.random.default_rng(0).standard_normal(100000)).astype(np.float32)
     outlier = Observed(50.0, np.append(samples, np.float32(50.0)))
@@ -171,7 +240,11 @@ def test_clip_methods():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"kv_bits": 2}, "keys and values of 2 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
+    [({"kv_bits": 2}, "keys and values of 2 bits are not supported"),
+     ({"kv_bits": 4, "softmax_bits": 16}, "values of 4 bits do not go with exponentials of 16"),
+     ({"layer_bits": {"embedd": 4}}, "there is no layer 'embedd' with weights"),
+     ({"layer_bits": {"embed": 5}}, "weights of 5 bits are not supported"),
+     ({"clip": "best"}, "there is no clip 'best'"),
      ({"softmax_bits": 12}, "exponentials of 12 bits are not supported"),
      ({"max_frames": 0}, "positions of 0 frames are none")],
 )
@@ -179,6 +252,16 @@ def test_options_are_refused(options, message):
     with pytest.raises(PhonolithError, match=message) as caught:
         quantize(encoder(), noise_features(1, MELS, 0, 40), Quantization(**options))
     assert caught.value.kind == "option"
+
+
+@pytest.mark.parametrize("role", ["weight", "bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(role, value):
+    graph = encoder()
+    next(node for node in graph.nodes if node.name == "expand").constants[role][3] = value
+    with pytest.raises(PhonolithError, match=f"the {role} of layer 'expand' is not finite") as caught:
+        quantize(graph, noise_features(1, MELS, 0, 40))
+    assert caught.value.kind == "weights"
 
 
 def test_calibration_is_needed():

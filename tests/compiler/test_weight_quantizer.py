@@ -125,6 +125,15 @@ def test_tiny_weights_beside_a_large_bias_get_coarser(scheme):
     assert steps.max() <= BIAS_LIMIT * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_far_from_zero(bits, power_of_two):
+    """The zero point reaches them, however the range is clipped."""
+    w = np.random.default_rng(0).uniform(0.95, 1.0, (20, 64))
+    made = quantize_weight(w, WeightScheme(bits, "asymmetric", clip_search=True, power_of_two=power_of_two))
+    assert np.abs(made.values() - w).max() <= 1.1 * made.scale.max() and made.scale.max() < 2.01 / ((1 << bits) - 1)
+
+
 @pytest.mark.parametrize(("bits", "columns"), [(8, 400), (8, 5000), (4, 20000)])
 def test_sums_fit_int32(bits, columns):
     w = np.random.default_rng(1).normal(0, 1, (2, columns))
