@@ -32,7 +32,7 @@ class FakeWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         values = torch.from_numpy(self.quantize(weight.detach().numpy()).astype(np.float32))
-        return weight + (values - weight).detach()
+        return values + (weight - weight.detach())  # exactly the values
 
 
 class FakeActivation:
@@ -47,7 +47,7 @@ class FakeActivation:
             self.maximum = max(self.maximum, x.detach().abs().max().item())
         step = (self.maximum or 1.0) / LEVELS
         rounded = (x / step).round().clamp(-LEVELS - 1, LEVELS) * step
-        return (x + (rounded - x).detach(), *rest)
+        return (rounded.detach() + (x - x.detach()), *rest)
 
 
 class FakeQuantized:
