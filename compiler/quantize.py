@@ -145,9 +145,10 @@ def quantize_checkpoint(
     Returns model, output, bits, scheme, block, clip, softmax_bits, kv_bits, calibration strings, training steps, nodes,
     bytes, seconds; with a budget layer_bits.
     """
-    from phonolith.models.checkpoint import load_model
+    from phonolith.models.checkpoint import check_writable, load_model
 
     started = time.perf_counter()
+    check_writable(output)
     options, training = options or Quantization(), training or FineTuning()
     model, name = load_model(checkpoint), Path(output).stem
     calibration = calibration_features(data, calibrate, seed, model.features)
