@@ -34,7 +34,7 @@ def main() -> None:
     """Print one line per way."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared/data/fsdd/recordings"
     strings = int(sys.argv[2]) if len(sys.argv) > 2 else 500
-    print("| `--clip` |" + "".join(f" WER, {strings} strings, seed {seed} |" for seed in SEEDS))
+    print("| `--calibrate` |" + "".join(f" WER, {strings} strings, seed {seed} |" for seed in SEEDS))
     print("|---|" + "---|" * len(SEEDS))
     rows = {"float32": [evaluate_float(CHECKPOINT, data, strings, seed).as_dict()["wer"] for seed in SEEDS]}
     rows |= {f"`{clip}`": integer_rates(data, strings, clip) for clip in CLIPS}
