@@ -64,7 +64,6 @@ def observe(graph: FloatGraph, calibration: Iterable[np.ndarray], seed: int = 0)
         raise PhonolithError("calibration", "there is nothing to calibrate with.", "Give an utterance or more.")
     broken = [name for name, maximum in maxima.items() if not np.isfinite(maximum)]
     if broken:
-        raise PhonolithError(
-            "calibration", f"the values of {broken[0]!r} are not finite.", "Train the float model again."
-        )
+        remedy = "Give finite inputs." if broken[0] == graph.input else "Train the float model again."
+        raise PhonolithError("calibration", f"the values of {broken[0]!r} are not finite.", remedy)
     return {name: Observed(maxima[name], np.concatenate(samples[name])) for name in maxima}

@@ -269,9 +269,21 @@ def test_calibration_is_needed():
         quantize(encoder(), [])
 
 
-def test_infinite_values_are_refused():
-    with pytest.raises(PhonolithError, match="'features' are not finite"):
-        quantize(encoder(), [np.full((40, MELS), np.inf, np.float32)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_no_numbers(value):
+    features = noise_features(1, MELS, 0, 40)[0]
+    features[3, 2] = value
+    with pytest.raises(PhonolithError, match="'features' are not finite") as caught:
+        quantize(encoder(), [features])
+    assert (caught.value.kind, caught.value.remedy) == ("calibration", "Give finite inputs.")
+
+
+def test_values_that_overflow():
+    graph = encoder()
+    next(node for node in graph.nodes if node.name == "expand").constants["weight"] *= 1e38
+    with pytest.raises(PhonolithError, match="'expand' are not finite") as caught:
+        quantize(graph, noise_features(1, MELS, 0, 40))
+    assert caught.value.remedy == "Train the float model again."
 
 
 def test_features_are_rounded_and_saturated():
