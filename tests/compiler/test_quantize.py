@@ -281,7 +281,7 @@ def test_inputs_that_are_no_numbers(value):
 def test_values_that_overflow():
     graph = encoder()
     next(node for node in graph.nodes if node.name == "expand").constants["weight"] *= 1e38
-    with pytest.raises(PhonolithError, match="'expand' are not finite") as caught:
+    with pytest.raises(PhonolithError, match="'norm3' are not finite") as caught:
         quantize(graph, noise_features(1, MELS, 0, 40))
     assert caught.value.remedy == "Train the float model again."
 
