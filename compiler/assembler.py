@@ -134,9 +134,11 @@ class Emitter:
 
     def matmul(self, *, a_base: Value, w_base: Value, k: Value, a_tile_words: Value = 0,
                w_tile_words: Value = 0, rows: Value = 1, columns: Value = 1,
-               a_unsigned: bool = False, log2_lanes: int = 0, band: bool = False, wait=(), signal=()) -> None:
-        """Multiply rows by columns, tile by tile; the results go to the drain."""
-        control = isa.pack(isa.MATMUL_CONTROL, a_unsigned=a_unsigned, log2_lanes=log2_lanes, band=band)
+               a_unsigned: bool = False, bits: int = 8, block: int = 0, band: bool = False, wait=(),
+               signal=()) -> None:
+        """Multiply rows by columns, tile by tile; the results go to the drain, of each ``block`` of k its own."""
+        control = isa.pack(isa.MATMUL_CONTROL, a_unsigned=a_unsigned, log2_lanes=isa.WEIGHT_WIDTHS.index(bits),
+                           band=band, block=isa.BLOCKS.index(block))
         self._append("MATMUL", {
             "control": control, "a_base": a_base, "a_tile_words": a_tile_words, "w_base": w_base,
             "w_tile_words": w_tile_words, "rows": rows, "columns": columns, "k": k,
@@ -151,18 +153,20 @@ class Emitter:
                destination: isa.Destination = isa.Destination.NONE, destination_base: Value = 0,
                destination_pitch: Value = 0, destination_byte: bool = False,
                reduce: isa.Reduce = isa.Reduce.NONE, reduce_register: int = 0, row_register: int = 0,
-               factor_register: int = 0, wait=(), signal=()) -> None:
-        """Pass rows through the vector data path; ``factor`` is (multiplier, shift)."""
+               factor_register: int = 0, row_sum: bool = False, zero_shift: int = 0, blocks: int = 0, wait=(),
+               signal=()) -> None:
+        """Pass rows through the vector data path; ``factor`` is (multiplier, shift), ``blocks`` 0 for no partial sums."""
         control = isa.pack(
             isa.VECTOR_CONTROL, source=source, source_width=source_width, pre=pre, multiplier=multiplier,
             post_bias=post_bias, residual=residual, saturate=saturate, table=table, table_signed=table_signed,
             destination=destination, destination_byte=destination_byte, reduce=reduce,
-            reduce_register=reduce_register, row_register=row_register, factor_register=factor_register)
+            reduce_register=reduce_register, row_register=row_register, factor_register=factor_register,
+            row_sum=row_sum, zero_shift=zero_shift, partial=blocks > 0)
         self._append("VECTOR", {
             "control": control, "rows": rows, "columns": columns, "source_base": source_base,
             "source_pitch": source_pitch, "residual_base": residual_base, "residual_pitch": residual_pitch,
             "destination_base": destination_base, "destination_pitch": destination_pitch,
-            "factor": isa.pack(isa.FACTOR, multiplier=factor[0], shift=factor[1]),
+            "factor": isa.pack(isa.FACTOR, multiplier=factor[0], shift=factor[1], blocks=max(blocks - 1, 0)),
             "parameter_base": parameter_base,
         }, wait, signal)
 

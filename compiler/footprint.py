@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from phonolith.compiler.disassembler import Resolved, signed
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Multiplier, Pre, Source, Target, Width, reads_residual
+from phonolith.hw.isa import BLOCKS, Destination, Multiplier, Pre, Source, Target, Width, reads_residual
 
 
 class Memory(IntEnum):
@@ -129,8 +129,9 @@ def matmul_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Ac
 
 def weight_words(instruction: Resolved, config: MachineConfig) -> int:
     """Return the words that a MATMUL reads of a weight bank for one tile."""
-    length = instruction.operands["k"] - (config.columns - 1 if instruction.control["band"] else 0)
-    return max(-(-length // config.word_bytes), 0)
+    steps = -(-instruction.operands["k"] // (1 << instruction.control["log2_lanes"]))
+    steps -= config.columns - 1 if instruction.control["band"] else 0
+    return max(-(-steps // config.word_bytes), 0)
 
 
 def vector_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Access]:
@@ -151,12 +152,24 @@ def vector_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Ac
         tiles, words = -(-rows // config.rows), -(-chunks * config.columns // config.word_bytes)
         interval = strided(o["destination_base"], tiles, o["destination_pitch"], words)
         yield Access(Memory.ACTIVATION, *interval, True)
-    uses_parameters = (control["pre"] == Pre.BIAS or control["post_bias"]
+    uses_parameters = (control["pre"] == Pre.BIAS or control["post_bias"] or control["row_sum"]
                        or control["multiplier"] == Multiplier.COLUMN)
     if uses_parameters:
-        yield Access(Memory.PARAMETER, o["parameter_base"], o["parameter_base"] + chunks, False)
+        words = chunks * block_count(instruction)
+        yield Access(Memory.PARAMETER, o["parameter_base"], o["parameter_base"] + words, False)
     if control["table"]:
         yield Access(Memory.TABLE, 0, 1, False)
+
+
+def block_count(instruction: Resolved) -> int:
+    """Return how many tiles a VECTOR takes for one chunk of columns: as many as there are blocks along K."""
+    return 1 + instruction.parts["factor"]["blocks"] if instruction.control["partial"] else 1
+
+
+def sums_per_tile(instruction: Resolved) -> int:
+    """Return how many sums a MATMUL makes of each tile, one per block along K."""
+    block = BLOCKS[instruction.control["block"]]
+    return -(-instruction.operands["k"] // block) if block else 1
 
 
 def scratch(operands: dict[str, int], name: str, rows: int, width: int, write: bool) -> Access:

@@ -44,8 +44,7 @@ def tensor_bytes(dtype: str, shape: Shape) -> int:
 def constant_bytes(node: Node) -> int:
     """Return the bytes of a node's constants in DRAM, without what a machine's tiles add.
 
-    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel take 8 bytes, and so do multiplier,
-    shift and zero of every channel and block.
+    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel, or of a channel's block, take 8 bytes.
     """
     others = sum(constant.nbytes for role, constant in node.constants.items() if role not in CHANNEL_ROLES)
     if "gamma" in node.constants:
@@ -53,8 +52,7 @@ def constant_bytes(node: Node) -> int:
     if "weight" not in node.constants:
         return others
     form = weight_format(node)
-    factors = 1 + form.n_blocks if form.blocked else 1
-    return others + form.channels * (form.row_bytes + CHANNEL_BYTES * factors)
+    return others + form.channels * (form.row_bytes + CHANNEL_BYTES * form.n_blocks)
 
 
 def describe_node(node: Node, dtypes: dict[str, str], shapes: dict[str, Shape]) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from phonolith.hw.errors import PhonolithError
 
-ISA_VERSION = 2
+ISA_VERSION = 3
 # Timing environment: they do not change the hardware, so a program does not depend on them.
 ENVIRONMENT_FIELDS = ("dram_latency", "dram_shared", "clock_mhz")
 # Instructions address at most this many words of a memory.
@@ -170,6 +170,11 @@ class MachineConfig:
         return 256 * self.columns
 
     @property
+    def partial_bytes(self) -> int:
+        """Partial sums of one tile, 32 bits each: where a product is cut into blocks along K."""
+        return 4 * self.rows * self.columns
+
+    @property
     def queue_bytes(self) -> int:
         """Four instruction queues and the fetch buffer of 32 beats."""
         return 4 * 4 * self.queue_words + 32 * self.bus_bytes
@@ -191,7 +196,7 @@ class MachineConfig:
     def sram_bytes(self) -> int:
         """All on-chip memory."""
         return (self.activation_sram_bytes + self.weight_sram_bytes + self.scratchpad_bytes
-                + self.parameter_bytes + self.table_bytes + self.queue_bytes)
+                + self.parameter_bytes + self.table_bytes + self.partial_bytes + self.queue_bytes)
 
 
 def check_dimensions(config: MachineConfig) -> None:

@@ -19,6 +19,12 @@ MULTIPLIER_BITS = 17
 SHIFT_BITS = 6
 MAX_SHIFT = 47
 WINDOW_BITS = 3
+ZERO_BITS = 9
+BLOCK_BITS = 9
+PARTIAL_SHIFT = 8
+# Widths of weights, by ``log2_lanes`` of MATMUL; sizes of blocks along K, by ``block``.
+WEIGHT_WIDTHS = (8, 4, 2, 1)
+BLOCKS = (0, 32, 64, 128, 256)
 
 
 class Queue(IntEnum):
@@ -147,14 +153,17 @@ class RowFunction(IntEnum):
 
 LOAD_CONTROL = {"target": (0, 3), "bank_per_word": (3, 1), "transpose": (4, 1), "early": (5, SEMAPHORES),
                 "one_bank": (17, 1), "window": (18, WINDOW_BITS)}
-MATMUL_CONTROL = {"a_unsigned": (0, 1), "log2_lanes": (1, 2), "band": (3, 1)}
+MATMUL_CONTROL = {"a_unsigned": (0, 1), "log2_lanes": (1, 2), "band": (3, 1), "block": (4, 3)}
 VECTOR_CONTROL = {
     "source": (0, 2), "source_width": (2, 2), "pre": (4, 2), "multiplier": (6, 3), "post_bias": (9, 1),
     "residual": (10, 1), "saturate": (11, 2), "table": (13, 1), "table_signed": (14, 1),
     "destination": (15, 2), "destination_byte": (17, 1), "reduce": (18, 2), "reduce_register": (20, 2),
-    "row_register": (22, 2), "factor_register": (24, 2),
+    "row_register": (22, 2), "factor_register": (24, 2), "row_sum": (26, 1), "zero_shift": (27, 3), "partial": (30, 1),
 }
-FACTOR = {"multiplier": (0, MULTIPLIER_BITS), "shift": (MULTIPLIER_BITS, SHIFT_BITS)}
+FACTOR = {"multiplier": (0, MULTIPLIER_BITS), "shift": (MULTIPLIER_BITS, SHIFT_BITS),
+          "blocks": (MULTIPLIER_BITS + SHIFT_BITS, BLOCK_BITS)}
+PARAMETER_FACTOR = {"multiplier": (0, MULTIPLIER_BITS), "shift": (MULTIPLIER_BITS, SHIFT_BITS),
+                    "zero": (MULTIPLIER_BITS + SHIFT_BITS, ZERO_BITS)}
 ROWOP_CONTROL = {"function": (0, 1), "source_register": (1, 2), "destination_register": (3, 2)}
 ROWOP_FACTOR = {"numerator": (0, 16), "shift": (16, SHIFT_BITS)}
 STORE_CONTROL = {"fence": (0, 1)}

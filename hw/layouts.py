@@ -8,6 +8,8 @@ from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 
 ADDRESS_BITS = 16
+# The reader of the drain says this many cycles ahead that it will take a tile.
+DRAIN_NOTICE = 3
 
 
 def operands_layout(instruction: isa.Instruction) -> data.StructLayout:
@@ -48,16 +50,20 @@ class DrainSignature(wiring.Signature):
     start : In(1)
         The reader takes row 0 in this cycle (only while ``valid``); it then takes row 1, 2, ... in the following
         cycles without a pause, so the registers may be overwritten R cycles later, row by row.
+    soon : In(1)
+        The reader will take the next tile within ``DRAIN_NOTICE`` cycles, if it is valid by then.
     row : In
         Row to present; used combinationally.
     data : Out
         C accumulators of that row.
+    row_sum : Out(signed(32))
+        Sum of the activations in it.
     """
 
     def __init__(self, config: MachineConfig):
         super().__init__({
-            "valid": Out(1), "start": In(1), "row": In(range(config.rows)),
-            "data": Out(data.ArrayLayout(signed(32), config.columns)),
+            "valid": Out(1), "start": In(1), "soon": In(1), "row": In(range(config.rows)),
+            "data": Out(data.ArrayLayout(signed(32), config.columns)), "row_sum": Out(signed(32)),
         })
 
 

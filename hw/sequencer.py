@@ -16,7 +16,7 @@ SEQUENCED = tuple(each for each in isa.INSTRUCTIONS if each.queue == isa.Queue.S
 # Largest sensible value of the control fields that could hold more.
 LARGEST = {
     "LOAD": (isa.LOAD_CONTROL, {"target": max(isa.Target)}),
-    "MATMUL": (isa.MATMUL_CONTROL, {"log2_lanes": 0}),
+    "MATMUL": (isa.MATMUL_CONTROL, {"block": len(isa.BLOCKS) - 1}),
     "VECTOR": (isa.VECTOR_CONTROL, {
         "source": max(isa.Source), "source_width": max(isa.Width), "multiplier": max(isa.Multiplier),
         "destination": max(isa.Destination)}),

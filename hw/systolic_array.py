@@ -1,11 +1,20 @@
 """The R x C systolic array: activations move right, weights move down, sums stay where they are."""
 
-from amaranth.hdl import Array, ClockSignal, Instance, Module, signed
+from amaranth.hdl import Array, Cat, ClockSignal, Instance, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.pe import ACCUMULATOR_BITS, PE, WEIGHT_BITS, ActivationLayout
+from phonolith.hw.pe import (
+    ACCUMULATOR_BITS,
+    ACTIVATION_BITS,
+    LANES,
+    PE,
+    WEIGHT_BITS,
+    WIDTH_BITS,
+    ActivationLayout,
+    lanes_used,
+)
 
 ROW_MODULE = "phonolith_row"
 
@@ -15,8 +24,6 @@ class RowSignature(wiring.Signature):
 
     Members
     -------
-    enable : In(1)
-        Operands and sums keep their value while it is 0.
     activation : In(ActivationLayout)
         Enters column 0; reaches column c in c cycles.
     weights_in : In(8 * C), weights_out : Out(8 * C)
@@ -27,7 +34,6 @@ class RowSignature(wiring.Signature):
 
     def __init__(self, config: MachineConfig):
         super().__init__({
-            "enable": In(1),
             "activation": In(ActivationLayout()),
             "weights_in": In(WEIGHT_BITS * config.columns),
             "weights_out": Out(WEIGHT_BITS * config.columns),
@@ -57,13 +63,51 @@ class Row(wiring.Component):
         for c in range(self.columns):
             m.submodules[f"pe{c:02}"] = pe = PE()
             m.d.comb += [
-                pe.enable.eq(self.enable),
                 pe.activation_in.eq(activation),
                 pe.weight_in.eq(self.weights_in.word_select(c, WEIGHT_BITS)),
                 self.weights_out.word_select(c, WEIGHT_BITS).eq(pe.weight_out),
                 self.results.word_select(c, ACCUMULATOR_BITS).eq(pe.result),
             ]
             activation = pe.activation_out
+        return m
+
+
+class RowSum(wiring.Component):
+    """Sum of a row's activations, for weights whose zero is not at 0 (``zero`` of ``docs/isa.md``).
+
+    In step with the row's first PE: with the last operands at the edge in cycle t, ``result`` shows their sum from
+    cycle t + 3 on, until the next sum is complete.
+
+    Members
+    -------
+    activation : In(ActivationLayout)
+        What enters the row.
+    result : Out(signed(32))
+        Last finished sum.
+    """
+
+    activation: In(ActivationLayout())
+    result: Out(signed(ACCUMULATOR_BITS))
+
+    def elaborate(self, platform):
+        m = Module()
+        step = Signal(signed(ACTIVATION_BITS + 4), reset_less=True)
+        first, last, finished = (Signal(name=name, reset_less=True) for name in ("first", "last", "finished"))
+        accumulator = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
+        result = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
+        m.d.comb += self.result.eq(result)
+        lanes = [self.activation.lanes.word_select(lane, ACTIVATION_BITS) for lane in range(LANES)]
+        values = [Cat(lane, lane[-1] & ~self.activation.unsigned).as_signed() for lane in lanes]
+        with m.Switch(self.activation.log2_lanes):
+            for width in range(1 << WIDTH_BITS):
+                with m.Case(width):
+                    m.d.sync += step.eq(sum(values[lane] for lane in lanes_used(width)))
+        m.d.sync += [
+            first.eq(self.activation.first), last.eq(self.activation.last), finished.eq(last),
+            accumulator.eq(Mux(first, 0, accumulator) + step),
+        ]
+        with m.If(finished):
+            m.d.sync += result.eq(accumulator)
         return m
 
 
@@ -98,41 +142,43 @@ class SystolicArray(wiring.Component):
 
     Members
     -------
-    enable : In(1)
-        Operands and sums keep their value while it is 0.
-    activations : In(R x ActivationLayout), weights : In(C x signed(8))
+    activations : In(R x ActivationLayout), weights : In(C x 8)
         The edges.
     row : In(range(R))
-        Which row ``data`` shows, combinationally.
+        Which row ``data`` and ``row_sum`` show, combinationally.
     data : Out(C x signed(32))
-        Finished sums.
+        Finished sums of products.
+    row_sum : Out(signed(32))
+        Sum of the activations that were multiplied for them.
     """
 
     def __init__(self, *, config: MachineConfig, twin: bool = False):
         self.config = config
         self.twin = twin
         super().__init__({
-            "enable": In(1),
             "activations": In(ActivationLayout()).array(config.rows),
-            "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), config.columns)),
+            "weights": In(data.ArrayLayout(WEIGHT_BITS, config.columns)),
             "row": In(range(config.rows)),
             "data": Out(data.ArrayLayout(signed(ACCUMULATOR_BITS), config.columns)),
+            "row_sum": Out(signed(ACCUMULATOR_BITS)),
         })
 
     def elaborate(self, platform):
         m = Module()
         weights = self.weights.as_value()
-        results = []
+        results, row_sums = [], []
         for r in range(self.config.rows):
             m.submodules[f"row{r}"], row = self.make_row()
             m.d.comb += [
-                row.enable.eq(self.enable),
                 row.activation.eq(self.activations[r]),
                 row.weights_in.eq(weights),
             ]
+            m.submodules[f"row_sum{r}"] = row_sum = RowSum()
+            m.d.comb += row_sum.activation.eq(self.activations[r])
+            row_sums.append(row_sum.result)
             weights = row.weights_out
             results.append(row.results)
-        m.d.comb += self.data.eq(Array(results)[self.row])
+        m.d.comb += [self.data.eq(Array(results)[self.row]), self.row_sum.eq(Array(row_sums)[self.row])]
         return m
 
     def make_row(self):
@@ -147,5 +193,5 @@ class SystolicArray(wiring.Component):
 def row_instance(ports) -> Instance:
     """Return an instance of the Verilog row, connected to an interface of :class:`RowSignature`."""
     return Instance(
-        ROW_MODULE, i_clk=ClockSignal(), i_enable=ports.enable, i_activation=ports.activation.as_value(),
+        ROW_MODULE, i_clk=ClockSignal(), i_activation=ports.activation.as_value(),
         i_weights_in=ports.weights_in, o_weights_out=ports.weights_out, o_results=ports.results)

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.layouts import (
+    ADDRESS_BITS,
     BankReadSignature,
     DrainSignature,
     EngineStatusSignature,
@@ -23,6 +24,7 @@ from phonolith.hw.vector_lane import VectorLane
 
 ELEMENT_STAGE = 0
 RESIDUAL_STAGE = 3
+PARTIAL_STAGE = 3
 TABLE_STAGE = 4
 WRITE_STAGE = 5
 REDUCE_STAGE = 7
@@ -40,7 +42,8 @@ class VectorEngine(wiring.Component):
     stage 0 in cycle a + 1 (source DRAIN: as soon as ``drain.valid``). A row in stage 0 in cycle t is written in cycle
     t + 5; its reduction is in the row register from cycle t + 8 on. ``status.done`` pulses in the cycle of the last
     write: t + 5, or t + 7 with a reduction; the next instruction may be accepted in that same cycle. So B rows take
-    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. ROWOP takes
+    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. A VECTOR that takes tiles as
+    the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP takes
     :func:`phonolith.hw.row_unit.row_cycles`.
 
     ===== ==========================================================================================
@@ -48,7 +51,8 @@ class VectorEngine(wiring.Component):
     ===== ==========================================================================================
     0     address of source and parameters, drain row; residual operand read as multiplier (ELEMENT)
     1     row registers read
-    3     residual operand read as residual
+    3     residual operand read as residual; partial sum of the block before read
+    4     partial sum of the block written; of a last block, the row goes on
     5     scratchpad or activation written; reduction of groups of lanes
     6     reduction of groups
     7     row register updated
@@ -116,7 +120,7 @@ class VectorEngine(wiring.Component):
     def pipeline(self, m, control, issue) -> tuple[Signal, list]:
         """Move rows through the stages: bit k of the first result says that stage k holds beat k of the second.
 
-        Rows leave after the write stage unless they are reduced.
+        Rows leave after the write stage unless they are reduced, and before it unless they belong to the last block.
         """
         held = Signal(REDUCE_STAGE)
         stages = Cat(issue.valid, held)
@@ -129,12 +133,15 @@ class VectorEngine(wiring.Component):
             with m.If(stages[stage - 1]):
                 m.d.sync += beat.eq(beats[-1])
             beats.append(beat)
+        with m.If(~beats[TABLE_STAGE].ends):
+            m.d.sync += held[TABLE_STAGE].eq(0)
         return stages, beats
 
     def lanes(self, m, control, stages, beats, issue) -> list[VectorLane]:
         """Build the lanes and connect what differs between them."""
         columns, lanes = self.config.columns, []
         active = Mux(beats[WRITE_STAGE].tail, issue.tail_mask, ~0)
+        m.submodules.partial_sums = partial = Sram(data_bits=32 * columns, depth=self.config.rows)
         for index in range(columns):
             m.submodules[f"lane_{index}"] = lane = VectorLane()
             parameter = self.parameter_read.data.word_select(index, 64)
@@ -149,29 +156,60 @@ class VectorEngine(wiring.Component):
                 lane.bias.eq(parameter[:32]),
                 lane.multiplier.eq(parameter[32:32 + isa.MULTIPLIER_BITS]),
                 lane.shift.eq(parameter[32 + isa.MULTIPLIER_BITS:32 + isa.MULTIPLIER_BITS + isa.SHIFT_BITS]),
+                lane.row_sum.eq(self.drain.row_sum),
+                lane.zero.eq(parameter[64 - isa.ZERO_BITS:]),
+                lane.adds.eq(beats[TABLE_STAGE].adds),
+                lane.ends.eq(beats[TABLE_STAGE].ends),
+                lane.partial.eq(partial.read.data.word_select(index, 32)),
                 lane.residual.eq(self.residual_read.data.word_select(index, 16)),
                 lane.active.eq(active[index]),
             ]
             lanes.append(lane)
+        m.d.comb += [
+            partial.read.enable.eq(stages[PARTIAL_STAGE] & control.partial & beats[PARTIAL_STAGE].adds),
+            partial.read.address.eq(beats[PARTIAL_STAGE].row),
+            partial.write.enable.eq(stages[TABLE_STAGE] & ~beats[TABLE_STAGE].ends),
+            partial.write.address.eq(beats[TABLE_STAGE].row),
+            partial.write.data.eq(Cat(lane.partial_sum for lane in lanes)),
+        ]
         return lanes
 
     def accept(self, m, control, factor, issue, row_unit):
-        """Take the next instruction when there is none, or in the last cycle of the previous one."""
-        vector, row, busy = self.instruction_vector, self.instruction_row, Signal()
-        ready = ~busy | self.status.done
+        """Take the next instruction when there is none, in the last cycle of the previous one, or right behind it."""
+        vector, row = self.instruction_vector, self.instruction_row
+        pending = Signal(range(WRITE_STAGE + 2))    # instructions whose last row is not written
+        columns, is_vector = Signal(32, reset_less=True), Signal(reset_less=True)
+        ready, chained = Signal(), Signal()
         m.d.comb += [
-            self.status.busy.eq(busy),
-            vector.ready.eq(ready),
+            ready.eq((pending == 0) | ((pending == 1) & self.status.done)),
+            chained.eq(vector.valid & (pending != 0) & is_vector & self.follows(control, factor, columns)),
+            self.status.busy.eq(pending != 0),
+            vector.ready.eq(ready | (chained & issue.free)),
             row.ready.eq(ready),
-            issue.load.eq(vector.valid & ready),
+            issue.load.eq(vector.valid & vector.ready),
             issue.operands.eq(vector.payload),
             issue.control.eq(control),
+            issue.chained.eq(chained),
             row_unit.start.eq(row.valid & ready),
         ]
-        with m.If(ready):
-            m.d.sync += busy.eq(vector.valid | row.valid)
+        m.d.sync += pending.eq(pending + (issue.load | row_unit.start) - self.status.done)
         with m.If(issue.load):
-            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor)]
+            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor),
+                         columns.eq(vector.payload.columns), is_vector.eq(1)]
+        with m.If(row_unit.start):
+            m.d.sync += is_vector.eq(0)
+
+    def follows(self, control, factor, columns):
+        """Whether the VECTOR at hand may enter the pipeline behind another that is still in it.
+
+        Both take tiles from the drain with the same settings, so that no stage sees a change, and neither reads what the
+        other may still write: no residual operand, no reduction.
+        """
+        new = self.instruction_vector.payload
+        same = (new.control == control.as_value()) & (new.factor == factor.as_value()) & (new.columns == columns)
+        alone = (control.source == isa.Source.DRAIN) & ~control.residual & (
+            control.multiplier != isa.Multiplier.ELEMENT) & (control.reduce == isa.Reduce.NONE)
+        return same & alone & (new.rows[:ADDRESS_BITS] != 0) & (new.columns[:ADDRESS_BITS] != 0)
 
     def finish(self, m, control, stages, beats, issue, row_unit):
         """Say when the instruction in progress is done, and whether it waits for the array."""
@@ -185,19 +223,20 @@ class VectorEngine(wiring.Component):
     def read_memories(self, m, control, issue, stages, beats):
         """Drive the drain and the read ports that follow the pipeline."""
         from_drain = control.source == isa.Source.DRAIN
-        needs_parameters = ((control.pre == isa.Pre.BIAS) | control.post_bias
+        needs_parameters = ((control.pre == isa.Pre.BIAS) | control.post_bias | control.row_sum
                             | (control.multiplier == isa.Multiplier.COLUMN))
         element = control.multiplier == isa.Multiplier.ELEMENT
         m.d.comb += [
             issue.drain_valid.eq(self.drain.valid),
             self.drain.start.eq(issue.drain_start),
+            self.drain.soon.eq(issue.drain_soon),
             self.drain.row.eq(Mux(from_drain, issue.beat.row, 0)),
             self.source_read.enable.eq(issue.valid & (control.source == isa.Source.SCRATCHPAD)),
             self.source_read.address.eq(issue.source),
             self.parameter_read.enable.eq(issue.chunk_start & needs_parameters),
             self.parameter_read.address.eq(issue.parameter),
             self.residual_read.enable.eq(Mux(element, stages[ELEMENT_STAGE],
-                                             stages[RESIDUAL_STAGE] & control.residual)),
+                                             stages[RESIDUAL_STAGE] & control.residual & beats[RESIDUAL_STAGE].ends)),
             self.residual_read.address.eq(Mux(element, beats[ELEMENT_STAGE].residual,
                                               beats[RESIDUAL_STAGE].residual)),
         ]
@@ -306,7 +345,7 @@ class VectorEngine(wiring.Component):
                 table.write.enable.eq(port.valid),
                 table.write.address.eq(port.payload.entry + place),
                 table.write.data.eq(byte),
-                table.read.enable.eq(lane.stages[TABLE_STAGE] & lane.control.table),
+                table.read.enable.eq(lane.stages[TABLE_STAGE] & lane.control.table & lane.ends),
                 table.read.address.eq(lane.table_index),
                 lane.table_entry.eq(table.read.data),
             ]

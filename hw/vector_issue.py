@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.layouts import ADDRESS_BITS, operands_layout, packed_layout
+from phonolith.hw.layouts import ADDRESS_BITS, DRAIN_NOTICE, operands_layout, packed_layout
 
 
 def beat_layout(config: MachineConfig) -> data.StructLayout:
@@ -18,6 +18,8 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
         The chunk is odd: the byte lanes lie in the high half of the word.
     first, tail
         First chunk of the row; last one, where lanes may be inactive.
+    adds, ends
+        The row adds to the partial sums of the block before it; it belongs to the last block, or there are none.
     final
         Last row of the instruction.
     index
@@ -26,21 +28,21 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
         Addresses.
     """
     return data.StructLayout({
-        "row": range(config.rows), "half": 1, "first": 1, "tail": 1, "final": 1,
+        "row": range(config.rows), "half": 1, "first": 1, "tail": 1, "adds": 1, "ends": 1, "final": 1,
         "index": ADDRESS_BITS, "residual": ADDRESS_BITS, "destination": ADDRESS_BITS,
     })
 
 
 class RowAddress(wiring.Component):
-    """Address of the current row: ``base + n * pitch``, for rows that are walked once per chunk.
+    """Address of the current row: ``base + n * pitch``, for rows that are walked once per chunk, and per block of it.
 
     Members
     -------
     load : In(1), base : In(16), pitch : In(16)
         Start at ``base``; ``pitch`` is stable afterwards.
     row, chunk, tile : In(1)
-        At most one: go to the next row, back to the first row of the tile, or on to the next tile (from its
-        last row).
+        At most one: go to the next row, back to the first row of the tile (for another chunk or block), or on to the
+        next tile (from its last row).
     address : Out(16)
     """
 
@@ -82,15 +84,19 @@ class VectorIssue(wiring.Component):
     operands : In(operands_layout(VECTOR))
     control : In(packed_layout(VECTOR_CONTROL))
         Control part of the operands taken last.
-    drain_valid : In(1), drain_start : Out(1)
+    drain_valid : In(1), drain_start, drain_soon : Out(1)
         See DrainSignature.
+    chained : In(1)
+        The next instruction is there and will follow without a pause.
+    free : Out(1)
+        No row is left to issue, or the last one is issued in this cycle.
     valid : Out(1)
         A row enters stage 0 in this cycle, described by ``beat``.
     waiting : Out(1)
         A row would enter, but the drain has none.
     beat : Out(beat_layout)
     chunk_start : Out(1)
-        The row is the first of its chunk: its parameters are needed.
+        The row is the first of its chunk, or of a block of it: its parameters are needed.
     source, parameter : Out(16)
         Addresses.
     tail_mask : Out(C)
@@ -104,6 +110,7 @@ class VectorIssue(wiring.Component):
         super().__init__({
             "load": In(1), "operands": In(operands_layout(isa.BY_MNEMONIC["VECTOR"])),
             "control": In(packed_layout(isa.VECTOR_CONTROL)), "drain_valid": In(1), "drain_start": Out(1),
+            "drain_soon": Out(1), "chained": In(1), "free": Out(1),
             "valid": Out(1), "waiting": Out(1), "beat": Out(beat_layout(config)), "chunk_start": Out(1),
             "source": Out(ADDRESS_BITS), "parameter": Out(ADDRESS_BITS), "tail_mask": Out(config.columns),
             "empty": Out(1),
@@ -118,9 +125,15 @@ class VectorIssue(wiring.Component):
         chunk = Signal(ADDRESS_BITS, reset_less=True)
         row = Signal(range(self.config.rows), reset_less=True)
         index = Signal(ADDRESS_BITS, reset_less=True)
+        block = Signal(isa.BLOCK_BITS, reset_less=True)
+        parameter = Signal(ADDRESS_BITS, reset_less=True)
+        blocks = packed_layout(isa.FACTOR)(held.factor).blocks
         last_row = (row == self.config.rows - 1) | (row + 1 == rows_left)
+        last_block = ~self.control.partial | (block >= blocks)
         last_chunk = columns_left <= self.config.columns
         last_tile = rows_left <= self.config.rows
+        chunk_end = last_row & last_block
+        final = chunk_end & last_chunk & last_tile
         empty = (self.operands.rows[:ADDRESS_BITS] == 0) | (self.operands.columns[:ADDRESS_BITS] == 0)
         from_drain = self.control.source == isa.Source.DRAIN
         m.d.comb += [
@@ -128,34 +141,47 @@ class VectorIssue(wiring.Component):
             self.valid.eq(running & ~self.waiting),
             self.drain_start.eq(self.valid & from_drain & (row == 0)),
             self.chunk_start.eq(self.valid & (row == 0)),
+            self.drain_soon.eq(running & from_drain & (self.waiting | (self.rows_end_soon(row, rows_left) & (
+                self.chained | ~(last_block & last_chunk & last_tile))))),
+            self.free.eq(~running | (self.valid & final)),
         ]
         m.d.sync += self.empty.eq(self.load & empty)
-        self.walk_addresses(m, held, chunk, last_row, last_chunk)
+        self.walk_addresses(m, held, chunk, last_row, chunk_end, last_chunk)
         m.d.comb += [
             self.beat.row.eq(row),
             self.beat.half.eq(chunk[0]),
             self.beat.first.eq(chunk == 0),
             self.beat.tail.eq(last_chunk),
-            self.beat.final.eq(last_row & last_chunk & last_tile),
+            self.beat.adds.eq(block != 0),
+            self.beat.ends.eq(last_block),
+            self.beat.final.eq(final),
             self.beat.index.eq(index),
-            self.parameter.eq(held.parameter_base + chunk),
+            self.parameter.eq(parameter),
         ]
         with m.If(self.load):
             m.d.sync += [held.eq(self.operands), running.eq(~empty), row.eq(0), rows_left.eq(self.operands.rows)]
         with m.Elif(self.valid):
             m.d.sync += row.eq(row + 1)
             with m.If(last_row):
-                m.d.sync += [row.eq(0), chunk.eq(chunk + 1), index.eq(index - self.config.columns),
+                m.d.sync += [row.eq(0), block.eq(block + 1), parameter.eq(parameter + 1)]
+            with m.If(chunk_end):
+                m.d.sync += [block.eq(0), chunk.eq(chunk + 1), index.eq(index - self.config.columns),
                              columns_left.eq(columns_left - self.config.columns)]
-            with m.If(last_row & last_chunk):
+            with m.If(chunk_end & last_chunk):
                 m.d.sync += [rows_left.eq(rows_left - self.config.rows), running.eq(~last_tile)]
-        with m.If(self.load | (self.valid & last_row & last_chunk)):
+        with m.If(self.load | (self.valid & chunk_end & last_chunk)):
             columns = Mux(self.load, self.operands.columns, held.columns)
-            m.d.sync += [columns_left.eq(columns), chunk.eq(0), index.eq(0xFFFF)]
+            base = Mux(self.load, self.operands.parameter_base, held.parameter_base)
+            m.d.sync += [columns_left.eq(columns), chunk.eq(0), block.eq(0), parameter.eq(base), index.eq(0xFFFF)]
         self.keep_tail_mask(m, self.chunk_start & last_chunk, columns_left)
         return m
 
-    def walk_addresses(self, m, held, chunk, last_row, last_chunk):
+    def rows_end_soon(self, row, rows_left):
+        """Whether the tile's last row comes so soon that the next tile can start within the drain's notice."""
+        near = DRAIN_NOTICE - 1
+        return (row >= self.config.rows - 1 - near) | (row + 1 + near >= rows_left)
+
+    def walk_addresses(self, m, held, chunk, last_row, chunk_end, last_chunk):
         """Connect the three row addresses and add the chunk's offset."""
         words_per_operand_word = self.config.word_bytes // self.config.columns
         to_bank = self.control.destination == isa.Destination.ACTIVATION
@@ -172,8 +198,8 @@ class VectorIssue(wiring.Component):
                 walk.base.eq(self.operands[f"{name}_base"]),
                 walk.pitch.eq(held[f"{name}_pitch"]),
                 walk.row.eq(self.valid & ~last_row),
-                walk.chunk.eq(self.valid & last_row & ~last_chunk),
-                walk.tile.eq(self.valid & last_row & last_chunk),
+                walk.chunk.eq(self.valid & last_row & ~(chunk_end & last_chunk)),
+                walk.tile.eq(self.valid & chunk_end & last_chunk),
                 outputs[name].eq(walk.address + Mux(pair, chunk >> 1, chunk)),
             ]
             if name == "destination":

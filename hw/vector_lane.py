@@ -24,7 +24,7 @@ class VectorLane(wiring.Component):
     1     select the source, add, select the factor (ELEMENT: the residual operand)
     2     multiply
     3     shift, round, add the bias
-    4     add the residual, saturate, read the table
+    4     add the partial sum and the residual, saturate, read the table
     5     ``value`` is valid
     ===== ==============================================================
 
@@ -34,11 +34,11 @@ class VectorLane(wiring.Component):
         Stable while any stage is occupied.
     stages : In(6)
         Bit k: stage k holds a row in this cycle. Registers of empty stages keep still.
-    accumulator : In(signed(32))
+    accumulator, row_sum : In(signed(32))
         Stage 0.
     word, low_byte, high_byte, half : In
         Stage 1: this lane's int16, its byte in the low and high half of the word, and which half counts.
-    bias, multiplier, shift : In
+    bias, multiplier, shift, zero : In
         Stage 1: parameters of the column.
     addend : In(signed(32))
         Stage 1: what every lane adds, unless the bias.
@@ -46,6 +46,10 @@ class VectorLane(wiring.Component):
         Stage 1: the factor of every lane, unless COLUMN or SQUARE; of ELEMENT only the shift.
     residual : In(signed(16))
         Stage 1 (ELEMENT) or stage 4 (residual).
+    adds, ends : In(1), partial : In(signed(32))
+        Stage 4: the value adds to ``partial``; it is the last to be added.
+    partial_sum : Out(32)
+        Stage 4: what it makes of it.
     table_index : Out(8)
         Stage 4: entry to read.
     table_entry : In(8)
@@ -59,6 +63,8 @@ class VectorLane(wiring.Component):
     def __init__(self):
         super().__init__({
             "control": In(packed_layout(isa.VECTOR_CONTROL)), "stages": In(6), "accumulator": In(signed(32)),
+            "row_sum": In(signed(32)), "zero": In(signed(isa.ZERO_BITS)), "adds": In(1), "ends": In(1),
+            "partial": In(signed(32)), "partial_sum": Out(32),
             "word": In(signed(16)), "low_byte": In(8), "high_byte": In(8), "half": In(1),
             "bias": In(signed(32)), "multiplier": In(signed(isa.MULTIPLIER_BITS)), "shift": In(isa.SHIFT_BITS),
             "addend": In(signed(32)), "factor": In(packed_layout(isa.FACTOR)), "residual": In(signed(16)),
@@ -70,16 +76,19 @@ class VectorLane(wiring.Component):
         m.submodules.requantizer = requantizer = Requantizer()
         m.d.comb += requantizer.enable.eq(self.stages[2:4])
         accumulator = Signal(signed(32), reset_less=True)
+        row_sum = Signal(signed(32), reset_less=True)
         with m.If(self.stages[0] & (self.control.source == isa.Source.DRAIN)):
             m.d.sync += accumulator.eq(self.accumulator)
+            with m.If(self.control.row_sum):
+                m.d.sync += row_sum.eq(self.row_sum)
         with m.If(self.stages[1]):
-            shifted = self.shifted_source(m, accumulator)
+            shifted = self.shifted_source(m, accumulator, row_sum)
             operands = self.operands(m, shifted)
         for name, register in operands.items():
             m.d.comb += getattr(requantizer, name).eq(register)
         result = Signal(signed(VALUE_BITS), reset_less=True)
         with m.If(self.stages[4]):
-            limited = self.limited(m, requantizer.y)
+            limited = self.limited(m, self.joined(m, requantizer.y))
             m.d.sync += result.eq(limited)
             m.d.comb += self.table_index.eq(limited)
         with m.If(self.stages[5] & self.active):
@@ -91,12 +100,14 @@ class VectorLane(wiring.Component):
                 m.d.comb += self.value.eq(self.table_entry)
         return m
 
-    def shifted_source(self, m, accumulator: Signal) -> Signal:
+    def shifted_source(self, m, accumulator: Signal, row_sum: Signal) -> Signal:
         """Steps 1 and 2: the source plus the addend, modulo 2^32."""
         source = Signal(signed(32))
         with m.Switch(self.control.source):
             with m.Case(isa.Source.DRAIN):
                 m.d.comb += source.eq(accumulator)
+                with m.If(self.control.row_sum):
+                    m.d.comb += source.eq((accumulator << self.control.zero_shift) + row_sum * self.zero)
             with m.Case(isa.Source.SCRATCHPAD):
                 with m.If(self.control.source_width == isa.Width.INT16):
                     m.d.comb += source.eq(sign_extend(self.word, 32))
@@ -134,6 +145,17 @@ class VectorLane(wiring.Component):
             with m.Default():
                 m.d.sync += [multiplier.eq(self.factor.multiplier), shift.eq(self.factor.shift)]
         return {"x": x, "multiplier": multiplier, "shift": shift, "addend": bias}
+
+    def joined(self, m, y) -> Signal:
+        """Step 4 (partial): with the sum of the blocks before it, and of the last block in steps of the result."""
+        total, joined = Signal(y.shape(), name="partial_total"), Signal(y.shape())
+        m.d.comb += [total.eq(y), joined.eq(y)]
+        with m.If(self.control.partial):
+            with m.If(self.adds):
+                m.d.comb += total.eq(y + self.partial)
+            m.d.comb += joined.eq(total[:32].as_signed() >> isa.PARTIAL_SHIFT)
+        m.d.comb += self.partial_sum.eq(total)
+        return joined
 
     def limited(self, m, y) -> Signal:
         """Step 4 (residual) and step 5: the sum within its range."""

@@ -11,11 +11,14 @@ ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, 
          "multiplier": isa.Multiplier, "saturate": isa.Saturate, "destination": isa.Destination,
          "reduce": isa.Reduce, "function": isa.RowFunction}
 FLAGS = ("bank_per_word", "transpose", "one_bank", "window", "early", "a_unsigned", "band", "post_bias", "residual",
-         "table", "table_signed", "destination_byte", "fence")
+         "table", "table_signed", "destination_byte", "fence", "row_sum", "zero_shift", "partial")
 # An instruction with one of these at zero moves nothing: its settings were not exercised.
 SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "rows", "columns")
-# Reserved for narrower weights, or mere register numbers.
-IGNORED = ("log2_lanes", "reduce_register", "row_register", "factor_register", "source_register",
+# Counted one by one: 8 to 1 bit of a weight, K in one piece or in blocks.
+VALUES = {"log2_lanes": {value: f"{bits}_bits" for value, bits in enumerate(isa.WEIGHT_WIDTHS)},
+          "block": {value: f"block_{size}" for value, size in enumerate(isa.BLOCKS)}}
+# Mere register numbers.
+IGNORED = ("reduce_register", "row_register", "factor_register", "source_register",
            "destination_register")
 # Operators with exponentials of 8 or of 16 bits.
 SOFTMAX = ("softmax_exp", "attention")
@@ -69,6 +72,8 @@ class Coverage:
         for name, value in control.items():
             if name in ENUMS:
                 self.flags[f"{mnemonic}.{name}.{ENUMS[name](value).name}"] += 1
+            elif name in VALUES:
+                self.flags[f"{mnemonic}.{VALUES[name][value]}"] += 1
             elif name in FLAGS:
                 self.flags[f"{mnemonic}.{name}"] += value != 0
 
@@ -114,6 +119,8 @@ def flag_names(instruction: isa.Instruction) -> list[str]:
         for name in operand.fields if operand.name == "control" else ():
             if name in ENUMS:
                 names += [f"{instruction.mnemonic}.{name}.{member.name}" for member in ENUMS[name]]
+            elif name in VALUES:
+                names += [f"{instruction.mnemonic}.{value}" for value in VALUES[name].values()]
             elif name in FLAGS:
                 names.append(f"{instruction.mnemonic}.{name}")
     return names

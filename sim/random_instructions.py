@@ -8,7 +8,7 @@ import numpy as np
 
 from phonolith.compiler.assembler import Issue
 from phonolith.compiler.disassembler import Resolved
-from phonolith.compiler.footprint import Access, Memory, accesses, load_banks
+from phonolith.compiler.footprint import Access, Memory, accesses, load_banks, sums_per_tile
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, Source, Target, Width
@@ -196,14 +196,20 @@ class InstructionMaker:
 
     def matmul(self) -> Issue | None:
         """Return a MATMUL and count its tiles."""
+        log2_lanes = self.choose(*(0, 0, *range(len(isa.WEIGHT_WIDTHS))))
+        log2_lanes = 0 if self.config.word_bytes % (1 << log2_lanes) else log2_lanes
+        block = self.choose(0, 0, 0, *range(1, len(isa.BLOCKS)))
+        k = self.size(3 * self.config.word_bytes) if not block else self.size(3 * isa.BLOCKS[block])
         operands = {
             "rows": self.size(2 * self.config.rows), "columns": self.size(3 * self.config.columns),
-            "k": self.size(3 * self.config.word_bytes), "a_tile_words": self.integer(0, 5),
+            "k": min(k, self.config.word_bytes * self.config.activation_depth // 2), "a_tile_words": self.integer(0, 5),
             "w_tile_words": self.integer(0, 5), "a_base": 0, "w_base": 0,
-            "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4), band=self.chance(0.25))}
+            "control": isa.pack(isa.MATMUL_CONTROL, a_unsigned=self.chance(0.4), log2_lanes=log2_lanes, block=block,
+                                band=self.chance(0.25) and not log2_lanes and not block)}
         if self.chance(0.03):
             operands[self.choose("rows", "columns")] = 0
         tiles = self.config.tiles(operands["rows"], operands["columns"])
+        tiles *= sums_per_tile(resolve(Issue("MATMUL", {**operands})))
         issue = self.settle(Issue("MATMUL", {**operands}), {"a_base": (Memory.ACTIVATION, False),
                                                         "w_base": (Memory.WEIGHT, False)})
         if issue:
@@ -214,10 +220,13 @@ class InstructionMaker:
     def drain(self) -> Issue | None:
         """Return a VECTOR that takes tiles of the array."""
         chunks = self.integer(1, min(self.tiles, 3))
-        rows = self.config.rows * self.integer(0, self.tiles // chunks - 1) + self.size(self.config.rows)
-        issue = self.vector(Source.DRAIN, rows, (chunks - 1) * self.config.columns + self.size(self.config.columns))
+        blocks = self.integer(1, min(self.tiles // chunks, 4)) if self.chance(0.4) else 0
+        taken = chunks * max(blocks, 1)
+        rows = self.config.rows * self.integer(0, min(self.tiles // taken, 4) - 1) + self.size(self.config.rows)
+        columns = (chunks - 1) * self.config.columns + self.size(self.config.columns)
+        issue = self.vector(Source.DRAIN, rows, columns, blocks)
         if issue:
-            self.tiles -= chunks * -(-rows // self.config.rows)
+            self.tiles -= taken * -(-rows // self.config.rows)
             self.products *= self.tiles > 0
         return issue
 
@@ -229,12 +238,13 @@ class InstructionMaker:
         source = self.choose(Source.SCRATCHPAD, Source.SCRATCHPAD, Source.SCRATCHPAD, Source.ZERO)
         return self.vector(source, rows, columns)
 
-    def vector(self, source: Source, rows: int, columns: int) -> Issue | None:
+    def vector(self, source: Source, rows: int, columns: int, blocks: int = 0) -> Issue | None:
         """Return a VECTOR of a size with everything else at random; None when its operands would collide."""
-        control = self.vector_control(source)
+        control = self.vector_control(source) | {"partial": blocks > 0}
         operands = {
             "control": isa.pack(isa.VECTOR_CONTROL, **control), "rows": rows, "columns": columns,
-            "factor": isa.pack(isa.FACTOR, multiplier=self.multiplier(), shift=self.shift(source, control)),
+            "factor": isa.pack(isa.FACTOR, multiplier=self.multiplier(), shift=self.shift(source, control),
+                               blocks=max(blocks - 1, 0)),
             **{f"{name}_pitch": self.rest(rows > 1, self.integer(0, 6)) for name in ("source", "residual")},
             "destination_pitch": self.integer(0, 6),
             **{name: 0 for name in ("source_base", "residual_base", "destination_base", "parameter_base")}}
@@ -259,7 +269,8 @@ class InstructionMaker:
             "saturate": self.member(isa.Saturate), "table": self.chance(0.25), "table_signed": self.chance(0.5),
             "destination": self.choose(*Destination, Destination.SCRATCHPAD), "destination_byte": self.chance(0.5),
             "reduce": self.choose(*Reduce, Reduce.NONE, Reduce.NONE), "reduce_register": self.integer(0, 3),
-            "row_register": self.integer(0, 3), "factor_register": self.integer(0, 3)}
+            "row_register": self.integer(0, 3), "factor_register": self.integer(0, 3),
+            "row_sum": self.chance(0.4), "zero_shift": self.integer(0, 7)}
         read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
         read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
         control["residual"] &= control["multiplier"] != Multiplier.ELEMENT

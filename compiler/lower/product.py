@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phonolith.compiler.lower.shelf import LoadColumns
+from phonolith.compiler.pack import step_count
 from phonolith.compiler.views import Block, Rows
 from phonolith.hw.isa import Multiplier
 
@@ -30,6 +31,10 @@ class Product:
     cycles in which VECTOR makes a row of a while the product runs. ``load_rows(block, base)``, if there is one, emits
     the LOADs of a row block to activation word ``base``, ``row_beats`` cycles of the bus per row; ``a`` then only
     counts rows.
+
+    Weights have ``bits`` bits as they are stored. With ``block`` sums of so many k are scaled each for itself; ``partial``:
+    they are added up in the vector unit (even if there is but one). ``zero_shift``: sums count so many places higher, and
+    the row's sum as often as the parameters say; None: the row's sum does not count.
     """
 
     a: Rows
@@ -51,6 +56,17 @@ class Product:
     lead: int = 0
     load_rows: Callable[[Block, int], None] | None = None
     row_beats: int = 0
+    bits: int = 8
+    block: int = 0
+    partial: bool = False
+    zero_shift: int | None = None
+
+    @property
+    def sums(self) -> list[int]:
+        """Steps of the array for each sum of a tile: one per block along K."""
+        k = int(self.k)
+        block = self.block or k
+        return [step_count(min(block, k - first), self.bits) for first in range(0, k, block)]
 
     @property
     def itemsize(self) -> int:

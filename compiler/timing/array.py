@@ -9,7 +9,8 @@ from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector import VectorEngine
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Queue, Target
+from phonolith.hw.isa import BLOCKS, Queue, Target
+from phonolith.hw.layouts import DRAIN_NOTICE
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,21 @@ class ArrayEngine(Engine):
             self.complete(instruction, cycle + reading)
             return cycle
         followed = self.followed(instruction, cycle)
+        shape = WalkShape(instruction, self.config)
         for row in range(rows):
             for column in range(columns):
                 place = row * columns + column if instruction.control["band"] else column
-                word, cycle = yield from self.steps(instruction, row, place, cycle, followed)
                 final = row == rows - 1 and column == columns - 1
-                alone = word == cycle
-                if final and not alone:
-                    self.complete(instruction, word + reading)
-                cycle = yield from self.launch(cycle)
-                if final and alone:
-                    self.complete(instruction, cycle + reading)
-                cycle += 1
+                for step, word, ends in shape.events:
+                    start = cycle + step
+                    if word is not None:
+                        start = yield from self.follow(instruction, row, place, word, start, followed)
+                    if ends:
+                        start = yield from self.launch(start)
+                    if final and step == shape.last_read:
+                        self.complete(instruction, start + reading)
+                    cycle = start - step
+                cycle += shape.steps
         return cycle - 1
 
     def followed(self, instruction: Resolved, cycle: int) -> list[Chain]:
@@ -85,35 +89,61 @@ class ArrayEngine(Engine):
                        if len(chain.words) < chain.high - chain.low or chain.words[-1] > cycle]
         return self.chains[:]
 
-    def steps(self, instruction: Resolved, a_tile: int, w_tile: int, cycle: int, followed: list[Chain]) -> Process:
-        """Go through a tile's k; return the earliest cycles of its last word's first step and of its last step."""
+    def follow(self, instruction: Resolved, a_tile: int, w_tile: int, words: tuple[int | None, int | None], cycle: int,
+               followed: list[Chain]) -> Process:
+        """Return the earliest cycle of a step that begins a word of a tile in either memory."""
         operands = instruction.operands
-        size, k = self.config.word_bytes, operands["k"]
-        words = -(-k // size)
-        if followed:
-            starts = {Target.ACTIVATION: operands["a_base"] + a_tile * operands["a_tile_words"],
-                      Target.WEIGHT: operands["w_base"] + w_tile * operands["w_tile_words"]}
-            read = {Target.ACTIVATION: words, Target.WEIGHT: weight_words(instruction, self.config)}
-            for word in range(words):
-                for chain in followed:
-                    place = starts[Target(chain.target)] + word - chain.low
-                    if 0 <= place < chain.high - chain.low and word < read[Target(chain.target)]:
-                        while len(chain.words) <= place:
-                            yield chain.words
-                        cycle = max(cycle, chain.words[place])
-                cycle += size
-            cycle -= size
-        else:
-            cycle += (words - 1) * size
-        return cycle, cycle + k - (words - 1) * size - 1
+        for target, word, start in zip(
+                (Target.ACTIVATION, Target.WEIGHT), words,
+                (operands["a_base"] + a_tile * operands["a_tile_words"],
+                 operands["w_base"] + w_tile * operands["w_tile_words"]), strict=True):
+            for chain in followed if word is not None else ():
+                place = start + word - chain.low
+                if chain.target == target and 0 <= place < chain.high - chain.low:
+                    while len(chain.words) <= place:
+                        yield chain.words
+                    cycle = max(cycle, chain.words[place])
+        return cycle
 
     def launch(self, cycle: int) -> Process:
-        """Issue a tile's last step when the tile before it is being taken; return the cycle."""
-        started = self.vector.started
+        """Issue a sum's last step when the tile before it is certain to be taken in time; return the cycle."""
         if self.launched:
-            while len(started) < self.launched:
-                yield started
-            cycle = max(cycle, started[self.launched - 1])
+            soon, before = self.vector.soon, self.launched - 1
+            while len(soon) < self.launched:
+                yield soon
+            cycle = max(cycle, soon[before], self.vector.tiles[before] - DRAIN_NOTICE)
         self.launched += 1
         self.vector.tiles.post(cycle + launch_cycles(self.config))
         return cycle
+
+
+class WalkShape:
+    """The steps of one tile at which something can hold the array up.
+
+    Attributes
+    ----------
+    steps : int
+    events : list of (step, words, ends)
+        ``words``: the activation word and the weight word that the step begins (or None), None if it begins neither;
+        ``ends``: it is the last of a sum.
+    last_read : int
+        The step after which nothing is read any more.
+    """
+
+    def __init__(self, instruction: Resolved, config: MachineConfig):
+        lanes = 1 << instruction.control["log2_lanes"]
+        k = instruction.operands["k"]
+        block = BLOCKS[instruction.control["block"]] or k
+        weights = weight_words(instruction, config)
+        self.steps = -(-k // lanes)
+        activation_steps = config.word_bytes // lanes
+        self.last_read = (self.steps - 1) // activation_steps * activation_steps
+        ends = {-(-min(first + block, k) // lanes) - 1 for first in range(0, k, block)}
+        reads = range(0, self.steps, activation_steps)
+        self.events = []
+        for step in sorted(ends | set(reads)):
+            words = None
+            if step in reads:
+                word, rest = divmod(step, config.word_bytes)
+                words = step // activation_steps, word if not rest and word < weights else None
+            self.events.append((step, words, step in ends))

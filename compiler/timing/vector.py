@@ -3,11 +3,13 @@
 from bisect import bisect_left
 
 from phonolith.compiler.disassembler import Resolved
+from phonolith.compiler.footprint import block_count
 from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target
+from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target, reads_residual
+from phonolith.hw.layouts import DRAIN_NOTICE
 from phonolith.hw.row_unit import row_cycles
 from phonolith.hw.vector_engine import REDUCE_STAGE, WRITE_STAGE
 
@@ -26,6 +28,8 @@ class VectorEngine(Engine):
         From the array: the cycle from which each tile can be taken.
     started : Times
         The cycle in which its first row is.
+    soon : Times
+        The cycle from which it is certain to be taken within the drain's notice, if it is valid by then.
     """
 
     queue = Queue.VECTOR
@@ -34,7 +38,8 @@ class VectorEngine(Engine):
         super().__init__(clock, instructions, tokens)
         self.config = config
         self.ports = VectorPorts(config)
-        self.tiles, self.started = Times(clock), Times(clock)
+        self.tiles, self.started, self.soon = Times(clock), Times(clock), Times(clock)
+        self.last = self.soon_again = 0     # the cycle of the last row, and that from which another tile could be certain
         self.writers = {target: [number for number, each in enumerate(self.instructions)
                                  if each.control.get("destination") == destination]
                         for target, destination in SHARED.items()}
@@ -56,27 +61,48 @@ class VectorEngine(Engine):
             if instruction.instruction.mnemonic == "ROWOP":
                 done = taken + rowop_cycles(instruction, self.config)
             else:
-                done = yield from self.rows(instruction, taken)
+                done = yield from self.rows(number, taken)
             self.complete(instruction, done)
-            self.ready.post(done)
+            self.ready.post(done - WRITE_STAGE if self.follows(number + 1) else done)
 
-    def rows(self, instruction: Resolved, taken: int) -> Process:
+    def follows(self, number: int) -> bool:
+        """Tell whether a VECTOR may enter the pipeline behind the one before it (``VectorEngine.follows``)."""
+        if not 0 < number < len(self.instructions):
+            return False
+        before, instruction = self.instructions[number - 1:number + 1]
+        if {before.instruction.mnemonic, instruction.instruction.mnemonic} != {"VECTOR"}:
+            return False
+        control = instruction.control
+        alone = control["source"] == Source.DRAIN and not reads_residual(control) and control["reduce"] == Reduce.NONE
+        same = all(before.operands[name] == instruction.operands[name] for name in ("control", "factor", "columns"))
+        return alone and same and all(counts(before, self.config)) and all(counts(instruction, self.config))
+
+    def rows(self, number: int, taken: int) -> Process:
         """Take the rows of a VECTOR, chunk by chunk; return the cycle in which it is done."""
+        instruction = self.instructions[number]
         operands, control = instruction.operands, instruction.control
         rows, chunks = counts(instruction, self.config)
         cycle = taken + 1
         if not rows or not chunks:
             return cycle
+        blocks, from_drain = block_count(instruction), control["source"] == Source.DRAIN
+        soon = cycle
+        if self.follows(number) and self.offered[number] <= self.last:
+            soon = max(self.offered[number], self.soon_again)
         for row in range(0, rows, self.config.rows):
             count = min(self.config.rows, rows - row)
             for chunk in range(chunks):
-                if control["source"] == Source.DRAIN:
-                    while len(self.tiles) <= len(self.started):
-                        yield self.tiles
-                    cycle = max(cycle, self.tiles[len(self.started)])
-                    self.started.post(cycle)
-                self.ports.use(operands, control, row, chunk, cycle, count)
-                cycle += count
+                for block in range(blocks):
+                    if from_drain:
+                        self.soon.post(soon)
+                        while len(self.tiles) <= len(self.started):
+                            yield self.tiles
+                        cycle = max(cycle, self.tiles[len(self.started)])
+                        self.started.post(cycle)
+                    self.ports.use(operands, control, row, chunk, cycle, count, block == blocks - 1)
+                    soon = max(cycle, cycle + count - DRAIN_NOTICE)
+                    cycle += count
+        self.last, self.soon_again = cycle - 1, soon
         return cycle - 1 + pipeline_cycles(instruction)
 
 

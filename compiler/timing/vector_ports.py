@@ -55,19 +55,22 @@ class VectorPorts:
         return int(address % (1 << ADDRESS_BITS) >= self.config.scratch_bank_depth)
 
     def use(self, operands: dict[str, int], control: dict[str, int], row: int, chunk: int, start: int,
-            count: int) -> None:
-        """Enter ``count`` rows of a chunk, the first of which is ``row`` and comes in cycle ``start``."""
+            count: int, ends: bool) -> None:
+        """Enter ``count`` rows of a chunk, the first of which is ``row`` and comes in cycle ``start``.
+
+        ``ends``: they belong to its last block, of which alone results are written.
+        """
         half = chunk // 2
         if control["source"] == Source.SCRATCHPAD:
             offset = chunk if control["source_width"] == Width.INT16 else half
             self.enter(self.reads, operands, "source", row, offset, start, count)
-        if reads_residual(control):
+        if reads_residual(control) and (ends or not control["residual"]):
             stage = RESIDUAL_STAGE if control["residual"] else ELEMENT_STAGE
             self.enter(self.reads, operands, "residual", row, chunk, start + stage, count)
-        if control["destination"] == Destination.SCRATCHPAD:
+        if control["destination"] == Destination.SCRATCHPAD and ends:
             offset = half if control["destination_byte"] else chunk
             self.enter(self.writes, operands, "destination", row, offset, start + WRITE_STAGE, count)
-        if control["destination"] == Destination.ACTIVATION:
+        if control["destination"] == Destination.ACTIVATION and ends:
             self.activation.ranges.append((start + WRITE_STAGE, start + WRITE_STAGE + count))
 
     def enter(self, ports: list[Taken], operands: dict[str, int], name: str, row: int, offset: int, start: int,

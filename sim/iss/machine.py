@@ -172,28 +172,47 @@ class Machine:
 
     def matmul(self, operands: dict[str, int], control: dict[str, int]) -> None:
         """Execute MATMUL: append its tiles."""
-        if control["log2_lanes"]:
-            raise illegal(f"MATMUL weights of {8 >> control['log2_lanes']} bits are not supported.")
         if operands["k"] < 1:
             raise illegal("MATMUL needs k of at least 1.")
         self.check_pending()
+        lanes, block = self.check_widths(operands, control)
         row_tiles, column_tiles = self.config.tile_counts(operands["rows"], operands["columns"])
         for row_tile in range(row_tiles if column_tiles else 0):
             a = self.operand_tile(self.state.activation, operands, "a", row_tile)
-            a = a if control["a_unsigned"] else a.view(np.int8)
+            a = (a if control["a_unsigned"] else a.view(np.int8)).astype(np.float64)
             for column_tile in range(column_tiles):
                 if control["band"]:
                     w = self.band(operands, row_tile * column_tiles + column_tile)
                 else:
-                    w = self.operand_tile(self.state.weight, operands, "w", column_tile).view(np.int8)
-                product = a.astype(np.float64) @ w.astype(np.float64).T
-                self.state.tiles.append(signed(product.astype(np.int64), 32))
-        self.pending_matmuls.append(row_tiles * column_tiles)
+                    packed = self.operand_tile(self.state.weight, operands, "w", column_tile, lanes=lanes)
+                    w = unpack_weights(packed, lanes)[:, :operands["k"]]
+                for first in range(0, operands["k"], block):
+                    part = slice(first, first + block)
+                    sums = (a[:, part] @ w[:, part].astype(np.float64).T).astype(np.int64)
+                    row_sums = a[:, part].sum(axis=1).astype(np.int64)
+                    self.state.tiles.append((signed(sums, 32), row_sums))
+        self.pending_matmuls.append(row_tiles * column_tiles * -(-operands["k"] // block))
+
+    def check_widths(self, operands: dict[str, int], control: dict[str, int]) -> tuple[int, int]:
+        """Return activations per step and the k of a sum; refuse what the array cannot run."""
+        lanes = 1 << control["log2_lanes"]
+        if self.config.word_bytes % lanes:
+            raise illegal(f"weights of {8 // lanes} bits need words of a multiple of {lanes} bytes; these have "
+                          f"{self.config.word_bytes}.")
+        if control["block"] >= len(isa.BLOCKS):
+            raise illegal(f"MATMUL has no block {control['block']}.")
+        if control["band"] and (lanes > 1 or control["block"]):
+            raise illegal("a band has weights of 8 bits and no blocks.")
+        return lanes, isa.BLOCKS[control["block"]] or max(operands["k"], 1)
 
     def operand_tile(self, banks: np.ndarray, operands: dict[str, int], name: str, tile: int,
-                     shorter: int = 0) -> np.ndarray:
-        """Return the k (less ``shorter``) bytes that each bank streams for one tile, uint8 ``[banks, bytes]``."""
-        word, size = operands[f"{name}_base"] + tile * operands[f"{name}_tile_words"], max(operands["k"] - shorter, 0)
+                     shorter: int = 0, lanes: int = 1) -> np.ndarray:
+        """Return the k (less ``shorter``) bytes that each bank streams for one tile, uint8 ``[banks, bytes]``.
+
+        A byte of weights holds ``lanes`` of them.
+        """
+        word = operands[f"{name}_base"] + tile * operands[f"{name}_tile_words"]
+        size = max(-(-operands["k"] // lanes) - shorter, 0)
         start = word * self.config.word_bytes
         if start + size > banks.shape[1] and size:
             raise illegal(f"MATMUL reads words beyond the end of the {name} banks (word {word}, k {operands['k']}).")
@@ -217,3 +236,11 @@ class Machine:
         if len(self.pending_matmuls) >= limit:
             raise illegal(f"{len(self.pending_matmuls)} MATMULs are not drained yet; at most {limit - 1} may be "
                           "ahead of their VECTOR instructions, or the queues could deadlock.")
+
+
+def unpack_weights(packed: np.ndarray, lanes: int) -> np.ndarray:
+    """Return the weights in bytes ``[C, steps]``, int8 ``[C, steps * lanes]``; those of 1 bit are 0 or 1."""
+    bits = 8 // lanes
+    codes = packed[:, :, None] >> np.arange(lanes, dtype=np.uint8) * np.uint8(bits) & np.uint8((1 << bits) - 1)
+    codes = codes.reshape(len(packed), -1).astype(np.int16)
+    return codes.astype(np.int8) if bits in (1, 8) else (codes - (codes >> bits - 1 << bits)).astype(np.int8)

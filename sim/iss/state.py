@@ -27,7 +27,7 @@ class State:
     row_registers : np.ndarray
         int64 ``[4, R]`` holding 48-bit signed values.
     tiles : deque
-        Finished int32 ``[R, C]`` tiles that no VECTOR has taken yet.
+        Finished int32 ``[R, C]`` tiles that no VECTOR has taken yet, each with its rows' sums of activations ``[R]``.
     """
 
     def __init__(self, config: MachineConfig, dram: np.ndarray):
@@ -42,7 +42,7 @@ class State:
         self.row_registers = np.zeros((isa.ROW_REGISTERS, config.rows), np.int64)
         self.registers = [0] * isa.REGISTERS
         self.semaphores = [0] * isa.SEMAPHORES
-        self.tiles: deque[np.ndarray] = deque()
+        self.tiles: deque[tuple[np.ndarray, np.ndarray]] = deque()
 
 
 def illegal(message: str) -> PhonolithError:

@@ -28,6 +28,8 @@ def check_encodings(control: dict) -> None:
                         ("destination", Destination)):
         if control[name] >= len(kinds):
             raise illegal(f"VECTOR has no {name} {control[name]}.")
+    if control["partial"] and control["source"] != Source.DRAIN:
+        raise illegal("VECTOR adds partial sums of tiles from the drain only.")
     if control["multiplier"] == Multiplier.ELEMENT and control["residual"]:
         raise illegal("VECTOR with multiplier ELEMENT has no residual besides.")
     read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
@@ -68,34 +70,55 @@ class Tile:
         self.count = count
         self.columns = operands["columns"]
         self.chunks = -(-self.columns // state.config.columns)
+        self.blocks = 1 + isa.unpack(isa.FACTOR, operands["factor"])["blocks"] if control["partial"] else 1
         self.active = np.arange(self.chunks * state.config.columns) < self.columns
 
     def execute(self) -> None:
         """Source, pre-add, multiply, post-add, saturate, table, destination, reduction."""
-        x = signed(self.source() + self.pre(), 32)
-        y = self.multiply(x)
-        y = self.add(y)
+        y = self.partial_sums() if self.control["partial"] else self.requantized(self.source(), 0)
+        if self.control["residual"]:
+            y = np.clip(y, *LIMITS[Saturate.INT16]) + self.scratch_rows("residual", "<i2")
         y = self.saturate(y)
         y = self.look_up(y)
         self.write(y)
         self.reduce(y)
 
+    def requantized(self, source: np.ndarray, block: int) -> np.ndarray:
+        """Return the source after addition, multiplication and bias, with the parameters of a block."""
+        y = self.multiply(signed(source + self.pre(block), 32), block)
+        return y + self.parameters(0, block) if self.control["post_bias"] else y
+
+    def partial_sums(self) -> np.ndarray:
+        """Add up blocks modulo 2^32 and return their sum in steps of the result."""
+        tiles = self.take_tiles()
+        parts = [self.requantized(self.from_tiles(tiles[block::self.blocks], block), block)
+                 for block in range(self.blocks)]
+        return signed(sum(parts), 32) >> isa.PARTIAL_SHIFT
+
     def source(self) -> np.ndarray:
         """Return int64 ``[count, chunks * C]``."""
         kind = self.control["source"]
         if kind == Source.DRAIN:
-            return self.drain()
+            return self.from_tiles(self.take_tiles(), 0)
         if kind == Source.SCRATCHPAD:
             dtype = {Width.INT16: "<i2", Width.INT8: "i1", Width.UINT8: "u1"}[Width(self.control["source_width"])]
             return self.scratch_rows("source", dtype).astype(np.int64)
         return np.zeros((self.count, len(self.active)), np.int64)
 
-    def drain(self) -> np.ndarray:
-        """Take the next ``chunks`` finished tiles."""
-        if len(self.state.tiles) < self.chunks:
-            raise illegal(f"VECTOR drains {self.chunks} tiles but only {len(self.state.tiles)} are finished.")
-        tiles = [self.state.tiles.popleft() for _ in range(self.chunks)]
-        return np.concatenate(tiles, axis=1)[:self.count].astype(np.int64)
+    def take_tiles(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Take the next finished tiles: one per chunk and block, blocks innermost."""
+        needed = self.chunks * self.blocks
+        if len(self.state.tiles) < needed:
+            raise illegal(f"VECTOR drains {needed} tiles but only {len(self.state.tiles)} are finished.")
+        return [self.state.tiles.popleft() for _ in range(needed)]
+
+    def from_tiles(self, tiles: list[tuple[np.ndarray, np.ndarray]], block: int) -> np.ndarray:
+        """Return what a block's tiles, one per chunk, give each lane, int64 ``[count, chunks * C]``."""
+        sums = np.concatenate([tile for tile, _ in tiles], axis=1)[:self.count].astype(np.int64)
+        if not self.control["row_sum"]:
+            return sums
+        row_sums = np.repeat([rows for _, rows in tiles], self.state.config.columns, axis=0).T[:self.count]
+        return (sums << self.control["zero_shift"]) + row_sums * self.zeros(block)
 
     def scratch_rows(self, name: str, dtype: str) -> np.ndarray:
         """Return a writable view-like list of scratchpad rows as one array ``[count, chunks * C]``."""
@@ -112,25 +135,31 @@ class Tile:
         """Return one row register as an int64 column ``[count, 1]``."""
         return self.state.row_registers[self.control[register], :self.count, None]
 
-    def parameters(self, index: int) -> np.ndarray:
-        """Return word ``index`` (0 bias, 1 multiplier and shift) of each column's parameters, int64."""
+    def parameters(self, index: int, block: int) -> np.ndarray:
+        """Return word ``index`` (0 bias; 1 multiplier, shift, zero) of each column's parameters for a block, int64."""
         size = self.state.config.parameter_word_bytes
         start = self.operands["parameter_base"] * size
-        words = view_range(self.state.parameter, start, self.chunks * size, "parameter").view("<i4")
-        return words.reshape(-1, 2)[:, index].astype(np.int64)
+        words = view_range(self.state.parameter, start, self.chunks * self.blocks * size, "parameter").view("<i4")
+        by_block = words.reshape(self.chunks, self.blocks, -1, 2)[:, block]
+        return by_block.reshape(-1, 2)[:, index].astype(np.int64)
 
-    def pre(self):
+    def zeros(self, block: int) -> np.ndarray:
+        """Return what row sums count in each column, int64."""
+        low, bits = isa.PARAMETER_FACTOR["zero"]
+        return signed(self.parameters(1, block) >> low & (1 << bits) - 1, bits)
+
+    def pre(self, block: int):
         """Return what is added before the multiplier."""
         kind = self.control["pre"]
         if kind == Pre.BIAS:
-            return self.parameters(0)
+            return self.parameters(0, block)
         if kind == Pre.MINUS_ROW:
             return -self.row_values("row_register")
         if kind == Pre.MINUS_INDEX:
             return -(65535 - (self.row_values("row_register") & 65535))
         return 0
 
-    def multiply(self, x: np.ndarray) -> np.ndarray:
+    def multiply(self, x: np.ndarray, block: int) -> np.ndarray:
         """Multiply, round and shift."""
         kind = self.control["multiplier"]
         if kind == Multiplier.SQUARE:
@@ -138,28 +167,20 @@ class Tile:
             return x * x
         if kind == Multiplier.ONE:
             return x
-        factor = self.factor(kind)
+        factor = self.factor(kind, block)
         multiplier = (self.scratch_rows("residual", "<i2").astype(np.int64) if kind == Multiplier.ELEMENT
                       else signed(factor & (1 << isa.MULTIPLIER_BITS) - 1, isa.MULTIPLIER_BITS))
         shift = np.minimum(factor >> isa.MULTIPLIER_BITS & (1 << isa.SHIFT_BITS) - 1, isa.MAX_SHIFT)
         half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
         return x * multiplier + half >> shift
 
-    def factor(self, kind: int):
+    def factor(self, kind: int, block: int):
         """Return the packed multiplier and shift: per column, per row, or one for all."""
         if kind == Multiplier.COLUMN:
-            return self.parameters(1)
+            return self.parameters(1, block)
         if kind == Multiplier.ROW:
             return self.row_values("factor_register")
         return np.int64(self.operands["factor"])
-
-    def add(self, y: np.ndarray) -> np.ndarray:
-        """Add the bias after the multiplier, and the residual to the value saturated to int16."""
-        if self.control["post_bias"]:
-            y = y + self.parameters(0)
-        if self.control["residual"]:
-            y = np.clip(y, *LIMITS[Saturate.INT16]) + self.scratch_rows("residual", "<i2")
-        return y
 
     def saturate(self, y: np.ndarray) -> np.ndarray:
         """Clip to the selected range."""

@@ -101,7 +101,7 @@ class Interpreter:
         parts = {"LOAD": isa.LOAD_CONTROL, "VECTOR": isa.VECTOR_CONTROL, "MATMUL": isa.MATMUL_CONTROL}
         if name == "control" and mnemonic in parts:
             part = isa.unpack(parts[mnemonic], value)
-            return part.get("target", 0) > 4 or part.get("log2_lanes", 0) > 0 or any(
+            return part.get("target", 0) > 4 or part.get("block", 0) > 4 or any(
                 part.get(field, 0) > 2 for field in ("source", "source_width", "destination")) or (
                 part.get("multiplier", 0) > 5)
         deepest = self.config.word_bytes * max(self.config.activation_depth, self.config.weight_depth)
@@ -174,7 +174,7 @@ def edge_programs(config: MachineConfig) -> Iterator[list[int]]:
                 "MATMUL": ("k", [0, 1, deepest, deepest + 1, (1 << 26) - 1]),
                 "SHIFT": ("amount", [0, 31, 32, 63, -1, -31, -32, -63])}
     cases = [(mnemonic, name, value) for mnemonic, (name, values) in operands.items() for value in values]
-    cases += [("MATMUL", "control", isa.pack(isa.MATMUL_CONTROL, log2_lanes=n)) for n in range(4)]
+    cases += [("MATMUL", "control", isa.pack(isa.MATMUL_CONTROL, block=n)) for n in range(8)]
     cases += [("VECTOR", "control", isa.pack(isa.VECTOR_CONTROL, **{name: n}))
               for name in ("source", "source_width", "multiplier", "destination")
               for n in range(1 << isa.VECTOR_CONTROL[name][1])]
@@ -216,7 +216,7 @@ def random_instruction(source: random.Random, config: MachineConfig) -> Iterator
         if operand.kind is Kind.REGISTER:
             yield source.choice([n for n in range(isa.REGISTERS) if n != LOOP_REGISTER]) << isa.IMMEDIATE_BITS
         elif operand.name == "control":
-            limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 5, "log2_lanes": 0}
+            limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 5, "block": 4}
             parts = {name: source.randint(0, min((1 << width) - 1, limits.get(name, 99) + (source.random() < 0.02)))
                      for name, (_, width) in operand.fields.items() if name != "early"}
             yield encode_value(isa.pack(operand.fields, **parts))
