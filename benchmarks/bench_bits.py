@@ -33,6 +33,8 @@ SCHEMES: dict[str, tuple[str, str | int]] = {
     "symmetric": ("symmetric", "channel"), "asymmetric": ("asymmetric", "channel"), "blocks of 64": ("asymmetric", 64)}
 NOISE = {"clean": None, "snr3": 3.0}
 STRINGS, STEPS, FRAMES = 1000, 200, 100
+# The wider the weights, the less there is to learn, and the more a large step spoils.
+LEARNING_RATES = {8: 2e-4, 4: 2e-4, 2: 1e-3, 1: 1e-3}
 RTL_KEYS = ("cycles", "utilisation", "area_um2", "energy_uj")
 HEADER = ("bits", "weights", "trained", "WER", "WER at 3 dB", "bytes of weights", "bytes of all constants", "cycles",
           "utilisation", "area, mm2", "energy, uJ")
@@ -59,7 +61,7 @@ class Cell:
     @property
     def training(self) -> FineTuning:
         """How its float model is trained further."""
-        return FineTuning(STEPS if self.trained else 0)
+        return FineTuning(STEPS if self.trained else 0, learning_rate=LEARNING_RATES[self.bits])
 
 
 class Results:

@@ -100,6 +100,8 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
               help="The same for the array's cycles per 100 frames, if it is never idle.")
 @click.option("--train-steps", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
               help="Train the float model so long with rounded weights first.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True,
+              help="The highest of that training: less for wider weights.")
 @click.option("--train-activations", is_flag=True, help="Round what the layers read while training, too.")
 @MAX_FRAMES
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -107,8 +109,8 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 def quantize(config, model: Path, data: Path, output: Path, strings: int, bits: int, scheme: str,
              block: str | int, clip_search: bool, power_of_two: bool, layers: tuple[tuple[str, int], ...],
              calibrate: str | int, clip: str | None, kv_bits: int, softmax_bits: int, budget_bytes: int | None,
-             budget_cycles: int | None, train_steps: int, train_activations: bool, max_frames: int,
-             seed: int) -> Result:
+             budget_cycles: int | None, train_steps: int, learning_rate: float,
+             train_activations: bool, max_frames: int, seed: int) -> Result:
     """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
     from phonolith.compiler.mixed_precision import Budget, node_bytes, node_cycles
     from phonolith.compiler.quantization import Quantization
@@ -123,8 +125,8 @@ def quantize(config, model: Path, data: Path, output: Path, strings: int, bits: 
         raise click.UsageError("--budget-bytes and --budget-cycles exclude each other.")
     budget = Budget(budget_bytes) if budget_bytes else Budget(budget_cycles, "cycles") if budget_cycles else None
     cost = node_cycles(config.rows, config.columns) if budget_cycles else node_bytes
-    return quantize_checkpoint(model, data, output, strings, seed, options, FineTuning(train_steps, train_activations),
-                               budget, cost)
+    training = FineTuning(train_steps, train_activations, learning_rate)
+    return quantize_checkpoint(model, data, output, strings, seed, options, training, budget, cost)
 
 
 def render_error_rate(result: Result) -> None:

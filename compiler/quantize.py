@@ -39,6 +39,8 @@ EXAMPLE_FRAMES = 64
 # Of the utterance that a budget is for; and the strings that sensitivities are measured on.
 BUDGET_FRAMES = 100
 MEASURED_STRINGS = 12
+# Of training with rounded weights.
+LEARNING_RATE = 1e-3
 
 
 def quantize(
@@ -115,15 +117,19 @@ class FineTuning:
     ----------
     steps : of training; 0 for none.
     activations : round what the layers read, too.
+    learning_rate : at its highest.
     """
 
     steps: int = 0
     activations: bool = False
+    learning_rate: float = LEARNING_RATE
 
     def flags(self) -> str:
         """Return it as options of ``phonolith quantize``."""
-        steps = f"--train-steps {self.steps}" if self.steps else ""
-        return f"{steps} --train-activations" if self.activations else steps
+        if not self.steps:
+            return ""
+        rate = f" --learning-rate {self.learning_rate:g}" if self.learning_rate != LEARNING_RATE else ""
+        return f"--train-steps {self.steps}{rate}{' --train-activations' if self.activations else ''}"
 
 
 def quantize_checkpoint(
@@ -198,7 +204,7 @@ def train_quantized(model, options: Quantization, data: str | os.PathLike[str], 
     from phonolith.models.fake_quantize import fine_tune
 
     weights = module_quantizers(prepare(import_encoder(model, "model"), options), options, dict(model.named_modules()))
-    fine_tune(model, weights, data, training.steps, seed, training.activations)
+    fine_tune(model, weights, data, training.steps, seed, training.activations, training.learning_rate)
 
 
 def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str],

@@ -87,7 +87,8 @@ class FakeQuantized:
 
 
 def fine_tune(model: CTCModel, weights: Mapping[str, ArrayFunction], data_dir: str | os.PathLike[str], steps: int,
-              seed: int = 0, activations: bool = False, log: Callable[[str], None] = to_stderr) -> list[float]:
+              seed: int = 0, activations: bool = False, learning_rate: float = LEARNING_RATE,
+              log: Callable[[str], None] = to_stderr) -> list[float]:
     """Train a float model for some steps with fake-quantized layers, in place; return the loss of every step.
 
     On the recordings that training may open, one thread. Raises PhonolithError if there are none, and those of
@@ -97,4 +98,4 @@ def fine_tune(model: CTCModel, weights: Mapping[str, ArrayFunction], data_dir: s
     torch.manual_seed(seed)
     batches = make_batches(data_dir, model.config.vocabulary, seed, model.features, log)
     with FakeQuantized(model, weights, activations):
-        return optimize(model, batches, steps, log, LEARNING_RATE)
+        return optimize(model, batches, steps, log, learning_rate)

@@ -78,12 +78,13 @@ def test_schemes(quantize, options, bits, scheme, block):
 
 
 def test_training_first(quantize):
-    code, result, output = quantize("--bits", 1, "--train-steps", 2, "--train-activations", "--layer", "output=4")
+    code, result, output = quantize("--bits", 1, "--train-steps", 2, "--learning-rate", 1e-4, "--train-activations",
+                                    "--layer", "output=4")
     graph = model_file.load(output)
     assert code == 0 and result["train_steps"] == 2 and result["layer_bits"] == {"output": 4}
     assert graph.node("output").attributes["bits"] == 4
     assert graph.metadata["provenance"]["command"].endswith(
-        "--bits 1 --layer output=4 --train-steps 2 --train-activations")
+        "--bits 1 --layer output=4 --train-steps 2 --learning-rate 0.0001 --train-activations")
     untrained = quantize("--bits", 1)[2]
     weights = [model_file.load(path).node("layers.0.attention.key").constants["weight"] for path in (output, untrained)]
     assert weights[0].shape == weights[1].shape
