@@ -278,7 +278,7 @@ def test_no_reader_that_keeps_its_word_loses_a_tile(seed):
     """Whatever a reader says: it is bound only if a tile is valid by then."""
     bench, activations, weights = bench_and_memory(5, 4, seed=6)
     random = np.random.default_rng(seed)
-    instructions = [Matmul(k=int(k), column_tiles=3, w_tile_words=2) for k in random.integers(1, 9, 12)]
+    instructions = [Matmul(k=int(k), column_tiles=3, w_tile_words=2) for k in random.integers(1, 9, 5)]
     record = run(bench, instructions, pace=Fickle(5, random, (0.1, 0.3, 0.7)[seed]))
     expect(instructions, record, activations, weights)
 
