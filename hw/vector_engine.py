@@ -44,6 +44,9 @@ class VectorEngine(wiring.Component):
     B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. ROWOP takes
     :func:`phonolith.hw.row_unit.row_cycles`.
 
+    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or more
+    after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
+
     ===== ==========================================================================================
     stage work of the row in it (registers of the lanes and all reads belong to :class:`VectorLane`)
     ===== ==========================================================================================
