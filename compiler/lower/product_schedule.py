@@ -135,6 +135,12 @@ class ProductSchedule:
         """Parameter words in use at a time, at most."""
         return self.column_tiles * self.sums if self.product.parameters is not None else 0
 
+    @property
+    def held_parameters(self) -> int:
+        """Parameter words on chip at a time, at most: those of the column tiles that are."""
+        tiles = min(self.column_tiles, self.ctx.weight.words // self.column_words)
+        return tiles * self.sums if self.product.parameters is not None else 0
+
     def prefetch(self, tiles: int) -> bool:
         """Load some of the weights ahead of time, of those that have a place; tell whether any were left to load."""
         ahead = range(self.weights.first)
