@@ -8,7 +8,7 @@ import numpy as np
 from phonolith.compiler.allocate import Dram
 from phonolith.compiler.assembler import Item, assemble
 from phonolith.compiler.counts import Count, Size
-from phonolith.compiler.inspect import node_macs
+from phonolith.compiler.inspect import node_mac_bits, node_macs
 from phonolith.compiler.ir import Graph
 from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels, place_nibbles
 from phonolith.compiler.lower.depthwise import is_banded
@@ -87,8 +87,9 @@ def for_frames(program: Program, graph: Graph, frames: int) -> Program:
 def set_length(program: Program, lowered: Graph, frames: int) -> Program:
     """Return the program of a lowered graph set to inputs of ``frames`` time steps, at most those it is made for."""
     shapes = infer_shapes(lowered, frames)
-    macs = {node.name: node_macs(node, shapes) for node in lowered.nodes}
-    regions = tuple(replace(region, macs=macs[region.node]) for region in program.regions)
+    dtypes = dtypes_of(lowered)
+    regions = tuple(replace(region, macs=node_macs(node, shapes), mac_bits=node_mac_bits(node, shapes, dtypes))
+                    for region, node in zip(program.regions, lowered.nodes, strict=True))
     return replace(program, length=frames, regions=regions, inputs=with_shapes(program.inputs, shapes),
                    tensors=with_shapes(program.tensors, shapes))
 
@@ -180,5 +181,11 @@ def regions(graph: Graph, shapes: dict[str, Shape], owners: list[str], positions
     parts: dict[str, list[tuple[int, int]]] = {}
     for first, behind in zip(edges, edges[1:], strict=False):
         parts.setdefault(owners[first], []).append((positions[first], positions[behind]))
-    return tuple(Region(node.name, node.op, node_macs(node, shapes), tuple(parts.get(node.name, ())))
-                 for node in graph.nodes)
+    dtypes = dtypes_of(graph)
+    return tuple(Region(node.name, node.op, node_macs(node, shapes), node_mac_bits(node, shapes, dtypes),
+                        tuple(parts.get(node.name, ()))) for node in graph.nodes)
+
+
+def dtypes_of(graph: Graph) -> dict[str, str]:
+    """Return the dtype of every tensor of a graph."""
+    return {each.name: each.dtype for each in (*graph.inputs, *graph.nodes)}

@@ -26,11 +26,15 @@ PROGRAM_ALIGNMENT = 4096
 
 @dataclass(frozen=True)
 class Region:
-    """The program words that compute one node: (start, stop) ranges, none for a view."""
+    """The program words that compute one node: (start, stop) ranges, none for a view.
+
+    ``mac_bits``: its multiply-accumulates, each times the bits of its weight.
+    """
 
     node: str
     op: str
     macs: int
+    mac_bits: int
     parts: tuple[tuple[int, int], ...]
 
     @property
@@ -263,7 +267,7 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
 def region(entry: dict) -> Region:
     """Return the region of a JSON document."""
     parts = tuple((start, stop) for start, stop in entry["parts"])
-    return Region(entry["node"], entry["op"], entry["macs"], parts)
+    return Region(entry["node"], entry["op"], entry["macs"], entry["mac_bits"], parts)
 
 
 def views(entries: dict[str, dict]) -> dict[str, View]:

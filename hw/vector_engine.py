@@ -47,6 +47,9 @@ class VectorEngine(wiring.Component):
     the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP takes
     :func:`phonolith.hw.row_unit.row_cycles`.
 
+    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or more
+    after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
+
     ===== ==========================================================================================
     stage work of the row in it (registers of the lanes and all reads belong to :class:`VectorLane`)
     ===== ==========================================================================================

@@ -5,29 +5,47 @@ import numpy as np
 
 from tests.hw.axi_memory import Stalls
 from tests.hw.cocotb_ports import CONFIG, Context, begin, receive, send
-from tests.hw.test_array_engine import DEPTH, Matmul, count, random_matmul
+from tests.hw.matmul_model import DEPTH, NOTICE, Fickle, Matmul, Pace, count, random_matmul
 
 ROWS, COLUMNS, WORD = CONFIG.rows, CONFIG.columns, CONFIG.word_bytes
 LIMIT = 8000
 
 
+STEP = ("product", "read_activation", "read_weight", "first", "last", "band", "final", "unsigned", "log2_lanes", "byte",
+        "weight_byte", "weight", "exists", "activation_address", "weight_address")
+NO_STEP = (0, 0, 0, 0, 0, 0, 1)
+
+
 def steps_of(matmul: Matmul) -> list[tuple]:
-    """Steps of one MATMUL: product, read, first, last, band, final, unsigned, byte, weight and both addresses."""
+    """Steps of one MATMUL, by the fields of ``STEP``."""
     if not matmul.row_tiles * matmul.column_tiles:
-        return [(0, 0, 0, 0, 0, 1)]
-    steps, last_word = [], (matmul.k - 1) // WORD
-    for i in range(matmul.row_tiles):
-        for j in range(matmul.column_tiles):
-            final_tile = i == matmul.row_tiles - 1 and j == matmul.column_tiles - 1
-            tile = i * matmul.column_tiles + j if matmul.band else j
-            for k in range(matmul.k):
-                word, byte = divmod(k, WORD)
-                steps.append((1, int(byte == 0), int(k == 0), int(k == matmul.k - 1), matmul.band,
-                              int(final_tile and byte == 0 and word == last_word), matmul.a_unsigned, byte,
-                              int(not matmul.band or k <= matmul.k - COLUMNS),
-                              (matmul.a_base + i * matmul.a_tile_words + word) % 2**16,
-                              (matmul.w_base + tile * matmul.w_tile_words + word) % 2**16))
+        return [NO_STEP]
+    tiles = [(i, j) for i in range(matmul.row_tiles) for j in range(matmul.column_tiles)]
+    return [each for i, j in tiles for each in steps_of_tile(matmul, i, j, (i, j) == tiles[-1])]
+
+
+def steps_of_tile(matmul: Matmul, i: int, j: int, is_final: bool) -> list[tuple]:
+    """Steps of one tile."""
+    firsts, ends = [part.start for part in matmul.parts], [part.stop for part in matmul.parts]
+    tile = i * matmul.column_tiles + j if matmul.band else j
+    steps = []
+    for number, k in enumerate(range(0, matmul.k, matmul.lanes)):
+        (word, byte), (weight_word, weight_byte) = divmod(k, WORD), divmod(number, WORD)
+        steps.append((1, int(byte == 0), int(weight_byte == 0), int(k in firsts),
+                      int(any(k < end <= k + matmul.lanes for end in ends)), matmul.band,
+                      int(is_final and byte == 0 and word == (matmul.k - 1) // WORD), matmul.a_unsigned,
+                      matmul.log2_lanes, byte, weight_byte, int(not matmul.band or k <= matmul.k - COLUMNS),
+                      (1 << min(matmul.lanes, matmul.k - k)) - 1,
+                      (matmul.a_base + i * matmul.a_tile_words + word) % 2**16,
+                      (matmul.w_base + tile * matmul.w_tile_words + weight_word) % 2**16))
     return steps
+
+
+def fields_of(step) -> tuple[int, ...]:
+    """The fields of a step; of ``exists`` those bits that mean something."""
+    values = {name: int(step[name]) for name in STEP}
+    values["exists"] &= (1 << (1 << values["log2_lanes"])) - 1
+    return tuple(values.values())
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
@@ -35,12 +53,10 @@ async def tile_walk(dut):
     """Row tiles outermost, then column tiles, then k; one step per cycle from the cycle after acceptance on."""
     ctx = await begin(dut, "tile_walk")
     random_numbers = np.random.default_rng(3)
-    matmuls = [random_matmul(random_numbers, WORD) for _ in range(30)]
+    matmuls = [random_matmul(random_numbers, WORD) for _ in range(40)]
     matmuls += [Matmul(k=WORD * CONFIG.weight_depth, a_base=65535, w_base=65530), Matmul(k=1, row_tiles=40),
                 Matmul(k=1, column_tiles=40, w_tile_words=2000)]
     expected = [step for matmul in matmuls for step in steps_of(matmul)]
-    fields = ("product", "read", "first", "last", "band", "final", "unsigned", "byte", "weight", "activation_address",
-              "weight_address")
     for seed, probability in enumerate((0.0, 0.4)):
         accepted, seen = [], []
         sender = cocotb.start_soon(send(ctx, ctx.ports.instruction, [each.operands(CONFIG) for each in matmuls],
@@ -48,7 +64,7 @@ async def tile_walk(dut):
         steps = await receive(ctx, ctx.ports.step, len(expected), Stalls(seed + 9, probability), seen)
         await sender
         for step, wanted in zip(steps, expected, strict=True):
-            assert tuple(int(step[name]) for name in fields)[:len(wanted)] == wanted
+            assert fields_of(step)[:len(wanted)] == wanted
         assert probability or seen == list(range(accepted[0] + 1, accepted[0] + 1 + len(expected)))
 
 
@@ -57,17 +73,20 @@ class Bench:
 
     Parameters
     ----------
-    gaps, delays : callable
-        Cycles before the next instruction is offered; before a tile that is valid is taken.
+    gaps : callable
+        Cycles before the next instruction is offered.
+    pace : Pace or Fickle, optional
+        Of the reader; one that takes tiles at once and says so.
     follow : str, optional
         ``activation`` or ``weight``: a LOAD is still writing that memory, from word 0 on, a word per 7 cycles.
     written : int
         The LOAD does not get beyond this word.
     """
 
-    def __init__(self, ctx: Context, matmuls: list[Matmul], gaps=lambda: 0, delays=lambda: 0, follow=None,
+    def __init__(self, ctx: Context, matmuls: list[Matmul], gaps=lambda: 0, pace=None, follow=None,
                  written=DEPTH):
-        self.ctx, self.matmuls, self.gaps, self.delays, self.follow = ctx, matmuls, gaps, delays, follow
+        self.ctx, self.matmuls, self.gaps, self.follow = ctx, matmuls, gaps, follow
+        self.pace = pace or Pace(ROWS)
         self.written = written
         source = np.random.default_rng(len(matmuls))
         self.activations, self.weights = (source.integers(-128, 128, (banks, DEPTH, WORD)).astype(np.int8)
@@ -86,7 +105,7 @@ class Bench:
     async def run(self) -> None:
         """Run all instructions; compare the tiles."""
         await self.ctx.reset()
-        queue, gap, self.wait = list(self.matmuls), self.gaps(), self.delays()
+        queue, gap = list(self.matmuls), self.gaps()
         while (len(self.done) < len(self.matmuls) or len(self.tiles) < count(self.matmuls) or self.row < ROWS):
             offered = bool(queue) and gap <= 0
             gap -= 1
@@ -99,7 +118,7 @@ class Bench:
                 queue.pop(0)
                 gap = self.gaps()
             assert self.cycle < LIMIT, f"{len(self.tiles)} of {count(self.matmuls)} tiles"
-        expected = [tile for matmul in self.matmuls for tile in matmul.tiles(self.activations, self.weights)]
+        expected = [tile for matmul in self.matmuls for tile in matmul.sums(self.activations, self.weights)]
         np.testing.assert_array_equal(self.tiles, expected)
 
     def play_load(self) -> None:
@@ -111,25 +130,25 @@ class Bench:
             self.ctx.set(chain.end, DEPTH)
 
     async def play_reader(self) -> None:
-        """Start a tile when one is valid and the delay is over, or go on with the current one."""
+        """Start a tile when one is valid and the pace says so, or go on with the current one."""
         ctx, drain = self.ctx, self.ctx.ports.drain
         await ctx.settle()
         valid = ctx.get(drain.valid)
         if valid and not self.shown:
             self.valid.append(self.cycle)
-        start = self.row == ROWS and valid and self.wait <= 0
-        self.wait -= self.row == ROWS and valid
+        start = self.pace.start(self.cycle, bool(valid))
         if start:
-            self.tiles.append(np.zeros((ROWS, COLUMNS), np.int32))
-            self.row, self.wait = 0, self.delays()
+            self.tiles.append(np.zeros((ROWS, COLUMNS + 1), np.int32))
+            self.row = 0
             self.started.append(self.cycle)
         self.shown = valid and not start
         ctx.set(drain.start, start)
+        ctx.set(drain.soon, self.pace.soon(self.cycle))
         ctx.set(drain.row, self.row % ROWS)
         await ctx.settle()
         if self.row < ROWS:
             line = ctx.get(drain.data)
-            self.tiles[-1][self.row] = [line[c] for c in range(COLUMNS)]
+            self.tiles[-1][self.row] = [*(line[c] for c in range(COLUMNS)), ctx.get(drain.row_sum)]
             self.row += 1
 
     async def step(self) -> bool:
@@ -160,31 +179,46 @@ class Bench:
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def array_engine(dut):
-    """Random instructions equal numpy's tiles; gaps between instructions, readers prompt and slow."""
+    """Random instructions equal numpy's sums; gaps between them; readers that say early or late what they do."""
     ctx = await begin(dut, "array_engine")
     for seed, slowest in enumerate((0, 3, 50)):
         source = np.random.default_rng(seed)
-        matmuls = [random_matmul(source, WORD) for _ in range(10)]
-        bench = Bench(ctx, matmuls, lambda s=source: int(s.integers(3)),
-                      lambda s=source, n=slowest: int(s.integers(n + 1)))
-        await bench.run()
-        assert bench.stalled["drain"] or slowest < 50
+        delays = lambda s=source, n=slowest: int(s.integers(n + 1))  # noqa: E731
+        for pace in (Pace(ROWS, delays), Pace(ROWS, delays, notice=1), Pace(ROWS, delays, notice=None),
+                     Fickle(ROWS, source, (0.1, 0.3, 0.7)[seed])):
+            matmuls = [random_matmul(source, WORD) for _ in range(5)]
+            bench = Bench(ctx, matmuls, lambda s=source: int(s.integers(3)), pace)
+            await bench.run()
+            assert bench.stalled["drain"] or slowest < 50
+
+
+def timed_matmuls() -> list[Matmul]:
+    """Instructions of four tiles, all sums with as many steps; of every width that the machine's words allow."""
+    cases = [(1, 0, 0), (WORD, 0, 0), (WORD + 1, 0, 0), (40, 0, 0), (64, 1, 0), (96, 1, 1), (64, 2, 0), (128, 2, 2),
+             (64, 3, 0), (128, 3, 1)]
+    return [Matmul(k=k, row_tiles=2, column_tiles=2, a_tile_words=-(-k // WORD), w_tile_words=-(-k // (WORD << width)),
+                   log2_lanes=width, block=block) for k, width, block in cases
+            if WORD % (1 << width) == 0 and 2 * -(-k // WORD) <= DEPTH]
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def array_engine_cycles(dut):
-    """Bank 0 is read a cycle after acceptance, tiles are valid after k + C + 3 and every max(k, R, C + 3) cycles."""
+    """Bank 0 is read a cycle after acceptance, sums of s steps are valid after s + C + 3 and every max(s, R, C) cycles.
+
+    A reader that does not say when it starts makes that C + 3.
+    """
     ctx = await begin(dut, "array_engine")
-    for k in (1, WORD, WORD + 1, 40):
-        words = -(-k // WORD)
-        bench = Bench(ctx, [Matmul(k=k, row_tiles=2, column_tiles=2, a_tile_words=words, w_tile_words=words)] * 3)
-        await bench.run()
-        accepted, interval = bench.accepted[0], max(k, ROWS, COLUMNS + 3)
-        assert bench.last_reads[0] == accepted + 1
-        assert bench.valid[0] == bench.started[0] == accepted + k + COLUMNS + 3
-        assert set(np.diff(bench.started)) == {interval}
-        assert bool(bench.stalled["drain"]) == (k < interval)
-        assert bench.done[-1] == bench.last_reads[-1] + max(ROWS, COLUMNS) - 1
+    for matmul in timed_matmuls():
+        steps, = set(matmul.steps)
+        for notice in (NOTICE, None):
+            bench = Bench(ctx, [matmul] * 3, pace=Pace(ROWS, notice=notice))
+            await bench.run()
+            accepted, interval = bench.accepted[0], max(steps, ROWS, COLUMNS + (3 if notice is None else 0))
+            assert bench.last_reads[0] == accepted + 1
+            assert bench.valid[0] == bench.started[0] == accepted + steps + COLUMNS + 3
+            assert set(np.diff(bench.started)) == {interval}
+            assert bool(bench.stalled["drain"]) == (steps < interval)
+            assert bench.done[-1] == bench.last_reads[-1] + max(ROWS, COLUMNS) - 1
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

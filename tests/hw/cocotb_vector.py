@@ -9,6 +9,7 @@ from phonolith.hw import isa
 from phonolith.hw.row_unit import row_cycles
 from tests.hw.axi_memory import Stalls
 from tests.hw.cocotb_ports import CONFIG, Context, begin
+from tests.hw.matmul_model import NOTICE
 from tests.hw.vector_model import (
     PARAMETERS,
     SCRATCH_WORDS,
@@ -38,16 +39,22 @@ class Bench:
         Initial contents; a copy is modified by the engine.
     delays, gaps : callable
         Cycles before the next tile is valid, before the next instruction is offered.
+    interval : int
+        Cycles between tiles, at least.
     """
 
-    def __init__(self, ctx: Context, state: State, delays=lambda: 0, gaps=lambda: 0):
+    def __init__(self, ctx: Context, state: State, delays=lambda: 0, gaps=lambda: 0, interval=1):
         self.ctx, self.ports, self.state, self.delays, self.gaps = ctx, ctx.ports, state, delays, gaps
+        self.interval = interval
         self.scratch, self.activation = state.scratch.copy(), state.activation.copy()
         self.parameters = [state.parameter_word(address) for address in range(PARAMETERS)]
         self.tiles, self.tile, self.row = list(state.tiles), None, ROWS
         self.random = np.random.default_rng(99)
         self.cycle = self.stalled = 0
         self.accepted, self.done, self.starts, self.writes = [], [], [], []
+        self.reads = {"source": 0, "residual": 0, "parameter": 0}
+        self.valid: list[int] = []
+        self.soon: list[tuple[int, int]] = []   # a cycle, and which tile comes next
 
     async def run(self, instructions: list) -> None:
         """Fill the table, then run the instructions to the end."""
@@ -62,6 +69,9 @@ class Bench:
                 gap = self.gaps() + 1
             gap -= 1
             assert self.cycle < LIMIT, f"{len(self.done)} of {len(instructions)} instructions"
+        for cycle, tile in self.soon:
+            if tile < len(self.valid) and self.valid[tile] <= cycle + NOTICE:
+                assert self.starts[tile] <= cycle + NOTICE
 
     async def fill_table(self) -> None:
         """Write all entries, WB bytes at a time, a byte per cycle; units beyond the end carry garbage."""
@@ -88,14 +98,18 @@ class Bench:
     async def play_array(self) -> None:
         """Offer the next tile; show the row that is asked for where it is the one that is due."""
         ctx, drain = self.ctx, self.ports.drain
-        ctx.set(drain.valid, self.wait <= 0 and bool(self.tiles))
+        valid = self.wait <= 0 and bool(self.tiles)
+        if valid and len(self.valid) == len(self.starts):
+            self.valid.append(self.cycle)
+        ctx.set(drain.valid, valid)
         await ctx.settle()
         if ctx.get(drain.start):
-            self.tile, self.row, self.wait = self.tiles.pop(0), 0, self.delays() + 1
+            self.tile, self.row, self.wait = self.tiles.pop(0), 0, self.delays() + self.interval
         self.wait -= 1
         due = self.row < ROWS and ctx.get(drain.row) == self.row
-        line = self.tile[self.row] if due else self.random.integers(-1 << 31, 1 << 31, COLUMNS)
+        *line, row_sum = self.tile[self.row] if due else self.random.integers(-1 << 31, 1 << 31, COLUMNS + 1)
         ctx.set(drain.data, sum((int(value) % 2**32) << 32 * lane for lane, value in enumerate(line)))
+        ctx.set(drain.row_sum, row_sum)
         self.row += 1
 
     async def step(self) -> bool:
@@ -107,22 +121,25 @@ class Bench:
         written = [ports.scratch_write.enable, ports.activation_write.enable]
         _, _, *sampled = await self.ctx.tick().sample(
             vector.valid, vector.ready, row.valid, row.ready, status.done, ports.drain.start, status.stalled_drain,
-            *asked, *written, *[port for kind in (ports.scratch_write, ports.activation_write)
+            ports.drain.soon, *asked, *written, *[port for kind in (ports.scratch_write, ports.activation_write)
                                 for port in (kind.address, kind.data)], ports.activation_bank)
         accepted = sampled[0] and sampled[1] or sampled[2] and sampled[3]
         for events, happened in zip((self.accepted, self.done, self.starts), (accepted, *sampled[4:6]), strict=True):
             if happened:
                 events.append(self.cycle)
         self.stalled += sampled[6]
-        for name, enable, address in zip(reads, sampled[7:13:2], sampled[8:13:2], strict=True):
+        if sampled[7]:
+            self.soon.append((self.cycle, len(self.starts)))
+        for name, enable, address in zip(reads, sampled[8:14:2], sampled[9:14:2], strict=True):
             self.answer(name, enable, address)
-        self.store(*sampled[13:])
+        self.store(*sampled[14:])
         self.cycle += 1
         return bool(accepted)
 
     def answer(self, name: str, enable: int, address: int) -> None:
         """Show a word in the next cycle."""
         data = getattr(self.ports, f"{name}_read").data
+        self.reads[name] += enable
         if name == "parameter":
             if enable:
                 self.ctx.set(data, self.parameters[address % PARAMETERS])
@@ -197,7 +214,7 @@ async def vector_engine(dut):
             make = random_row_operation if random.random() < 0.2 else random_vector
             instructions.append(make(random, CONFIG))
             state.tiles += tiles_for(random, instructions[-1], CONFIG)
-        await compare(ctx, state, instructions, delays=lambda r=random, n=slowest: int(r.integers(n + 1)),
+        await compare(ctx, state, instructions, delays=lambda r=random, n=slowest: int(r.integers(n + 1)), interval=2,
                       gaps=lambda r=random, n=slowest: int(r.choice([0, 0, n])))
 
 
@@ -234,6 +251,9 @@ async def vector_engine_drain(dut):
     state = State(CONFIG, 6, tiles_for(np.random.default_rng(6), vector, CONFIG))
     bench = await measure(ctx, state, [vector])
     assert np.diff(bench.starts).tolist() == [ROWS] * 3 + [1, 1]
+    firsts = [start + ROWS - NOTICE for start in bench.starts[:3]]
+    assert [cycle for cycle, _ in bench.soon] == [*(first + n for first in firsts for n in range(NOTICE)),
+                                                  *bench.starts[3:5]]
     assert bench.starts[0] == bench.accepted[0] + 1 and bench.stalled == 0
     assert bench.done == [bench.starts[-1] + 5]
     vector = Vector(ROWS, 2 * COLUMNS, plain(source=isa.Source.DRAIN))
@@ -241,6 +261,39 @@ async def vector_engine_drain(dut):
     bench = await measure(ctx, state, [vector], delays=lambda: 300)
     assert np.diff(bench.starts).tolist() == [300 + 1]
     assert bench.stalled == bench.starts[1] - bench.accepted[0] - ROWS - 1
+    assert [cycle for cycle, _ in bench.soon] == [
+        *range(bench.accepted[0] + 1, bench.starts[0]), *range(bench.starts[0] + ROWS - NOTICE, bench.starts[1])]
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def vector_engine_partial(dut):
+    """Sums of blocks wrap at 2^32 and round down; only the last block writes, reads its residual, and reduces."""
+    ctx = await begin(dut, "vector_engine")
+    immediate = {"source": isa.Source.DRAIN, "destination": isa.Destination.SCRATCHPAD, "partial": 1,
+                 "multiplier": isa.Multiplier.IMMEDIATE}
+    ends = np.array([-1 << 31, (1 << 31) - 1, -257, -256, -255, -1, 0, 1, 255, 256, 257])
+    source = np.random.default_rng(13)
+    for changes in ({}, {"residual": 1}, {"reduce": isa.Reduce.SUM}, {"saturate": isa.Saturate.NONE},
+                    {"row_sum": 1, "zero_shift": 7, "post_bias": 1}):
+        for blocks, rows in ((1, ROWS), (2, 1), (3, ROWS + 1)):
+            vector = Vector(rows, COLUMNS + 1, plain(**immediate | changes), residual_base=SCRATCH_WORDS,
+                            residual_pitch=2, destination_base=300, destination_pitch=2, parameter_base=3,
+                            factor=isa.pack(isa.FACTOR, multiplier=1, shift=0, blocks=blocks - 1))
+            tiles = [source.choice(ends, tile.shape) for tile in tiles_for(source, vector, CONFIG)]
+            bench = await measure(ctx, State(CONFIG, 13, tiles), [vector], interval=max(ROWS, 2))
+            taken = 2 * blocks * -(-rows // ROWS)
+            assert len(bench.writes) == 2 * rows and len(bench.starts) == taken
+            assert bench.reads["residual"] == (2 * rows if vector.control["residual"] else 0)
+            assert bench.reads["parameter"] == (taken if vector.control["row_sum"] else 0)
+    vector = Vector(1, 1, plain(**immediate, saturate=isa.Saturate.NONE), destination_base=300,
+                    factor=isa.pack(isa.FACTOR, multiplier=1, shift=0, blocks=511))
+    bench = await measure(ctx, State(CONFIG, 14, tiles_for(source, vector, CONFIG)), [vector], interval=COLUMNS)
+    assert np.diff(bench.starts).tolist() == [COLUMNS] * 511
+
+
+def beside(tile: np.ndarray) -> np.ndarray:
+    """A tile with sums of activations that do not matter."""
+    return np.column_stack([tile, np.full(ROWS, 12345)])
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
@@ -253,10 +306,11 @@ async def vector_engine_corners(dut):
         control = plain(source=isa.Source.DRAIN, multiplier=isa.Multiplier.IMMEDIATE, saturate=saturation,
                         destination=isa.Destination.SCRATCHPAD, reduce=isa.Reduce.MAX)
         size, factor = ROWS * COLUMNS, isa.pack(isa.FACTOR, multiplier=1, shift=1)
-        tiles = [np.array(values[k:k + size]).reshape(ROWS, COLUMNS) for k in range(0, len(values) - size + 1, size)]
+        tiles = [beside(np.array(values[k:k + size]).reshape(ROWS, COLUMNS))
+                 for k in range(0, len(values) - size + 1, size)]
         vector = Vector(ROWS, len(tiles) * COLUMNS, control, destination_pitch=len(tiles), factor=factor)
         await compare(ctx, State(CONFIG, 10, list(tiles)), [vector])
-    tiles = [np.full((ROWS, COLUMNS), -7) for _ in range(3)]
+    tiles = [beside(np.full((ROWS, COLUMNS), -7)) for _ in range(3)]
     tiles[1][1, 2] = tiles[2][1, 0] = -5
     tiles[2][3, 1] = 9
     argmax = plain(source=isa.Source.DRAIN, reduce=isa.Reduce.ARGMAX, reduce_register=2)

@@ -8,6 +8,7 @@ from phonolith.hw import isa
 from phonolith.hw.isa import BY_MNEMONIC, VECTOR_CONTROL
 from phonolith.hw.layouts import ADDRESS_BITS
 from tests.hw.cocotb_ports import CONFIG, Context, begin
+from tests.hw.matmul_model import NOTICE
 from tests.hw.vector_model import shift_round, wrap
 
 ROWS, COLUMNS = CONFIG.rows, CONFIG.columns
@@ -113,19 +114,24 @@ def random_control(source: random.Random) -> dict[str, int]:
 
 def random_row(source: random.Random) -> dict[str, int]:
     """What a lane is given for one row."""
-    return {"accumulator": extreme(source, 32), "word": extreme(source, 16), "low_byte": unsigned(source, 8),
-            "high_byte": unsigned(source, 8), "half": source.getrandbits(1), "bias": extreme(source, 32),
+    return {"accumulator": extreme(source, 32), "row_sum": extreme(source, 32), "zero": extreme(source, 9),
+            "partial": extreme(source, 32), "adds": source.getrandbits(1), "ends": source.getrandbits(1),
+            "word": extreme(source, 16), "low_byte": unsigned(source, 8), "high_byte": unsigned(source, 8),
+            "half": source.getrandbits(1), "bias": extreme(source, 32),
             "multiplier": extreme(source, 17), "shift": source.choice((0, 1, 16, 47, 48, 63, source.randrange(64))),
             "addend": extreme(source, 32), "factor_multiplier": extreme(source, 17),
             "factor_shift": source.choice((0, 8, 47, 63, source.randrange(64))), "residual": extreme(source, 16),
             "table_entry": unsigned(source, 8), "active": int(source.random() < 0.8)}
 
 
-def lane_result(control: dict, row: dict) -> tuple[int, int]:
-    """Steps 1 to 6 of VECTOR for one column: table index and value."""
+def lane_result(control: dict, row: dict) -> tuple[int, int, int]:
+    """Steps 1 to 6 of VECTOR for one column: table index, value, and partial sum."""
     byte = row["high_byte" if row["half"] else "low_byte"]
     words = {isa.Width.INT16: row["word"], isa.Width.INT8: wrap(byte, 8), isa.Width.UINT8: byte}
-    x = {isa.Source.DRAIN: row["accumulator"], isa.Source.SCRATCHPAD: words[control["source_width"]]}.get(
+    drained = row["accumulator"]
+    if control["row_sum"]:
+        drained = drained * 2 ** control["zero_shift"] + row["row_sum"] * row["zero"]
+    x = {isa.Source.DRAIN: drained, isa.Source.SCRATCHPAD: words[control["source_width"]]}.get(
         control["source"], 0)
     x = wrap(x + row["bias" if control["pre"] == isa.Pre.BIAS else "addend"], 32)
     if control["multiplier"] == isa.Multiplier.SQUARE:
@@ -136,6 +142,8 @@ def lane_result(control: dict, row: dict) -> tuple[int, int]:
         prefix = "" if control["multiplier"] == isa.Multiplier.COLUMN else "factor_"
         y = shift_round(x * row[f"{prefix}multiplier"], min(row[f"{prefix}shift"], 47))
     y += row["bias"] if control["post_bias"] else 0
+    total = wrap(y + (row["partial"] if row["adds"] else 0), 32)
+    y = total // 256 if control["partial"] else y
     if control["residual"]:
         y = min(max(y, -32768), 32767) + row["residual"]
     low, high = {isa.Saturate.INT8: (-128, 127), isa.Saturate.UINT8: (0, 255), isa.Saturate.INT16: (-32768, 32767)}.get(
@@ -143,11 +151,13 @@ def lane_result(control: dict, row: dict) -> tuple[int, int]:
     y = wrap(min(max(y, low), high), 34)
     entry = row["table_entry"]
     value = y if not control["table"] else wrap(entry, 8) if control["table_signed"] else entry
-    return y % 256, value if row["active"] else 0
+    return y % 256, value if row["active"] else 0, total % 2**32
 
 
 # In which stage a lane takes what; the residual operand in stage 1 for ELEMENT, else in stage 4.
-TAKEN = {0: ("accumulator",), 1: ("word", "low_byte", "high_byte", "half", "bias", "multiplier", "shift", "addend"),
+TAKEN = {0: ("accumulator", "row_sum"),
+         1: ("word", "low_byte", "high_byte", "half", "bias", "multiplier", "shift", "zero", "addend"),
+         4: ("partial", "adds", "ends"),
          5: ("table_entry", "active")}
 
 
@@ -164,7 +174,9 @@ async def run_lane(ctx: Context, source: random.Random, control: dict, count: in
         await ctx.drive(control=control, stages=sum((row is not None) << k for k, row in enumerate(pipeline)),
                         factor=factor, **inputs)
         if pipeline[4] is not None:
-            assert ctx.read("table_index") == (lane_result(control, pipeline[4])[0],), (control, pipeline[4])
+            index, _, total = lane_result(control, pipeline[4])
+            assert ctx.read("table_index") == (index,), (control, pipeline[4])
+            assert not control["partial"] or ctx.read("partial_sum") == (total,), (control, pipeline[4])
         expected = 0 if pipeline[5] is None else lane_result(control, pipeline[5])[1]
         assert ctx.read("value") == (expected,), (control, pipeline[5])
         await ctx.tick()
@@ -186,29 +198,35 @@ def random_operands(source: random.Random) -> dict[str, int]:
     columns = source.choice((0, 1, COLUMNS, COLUMNS + 1, 3 * COLUMNS, source.randint(1, 4 * COLUMNS)))
     if rows and columns and source.random() < 0.1:
         rows, columns = source.choice(((1, 30 * COLUMNS + 1), (20 * ROWS + 1, 1)))
-    return operands | {"rows": rows + source.choice((0, PLACES)), "columns": columns}
+    blocks = source.choice((0, 1, 2, 5))
+    if rows == columns == 1:
+        blocks = 511
+    return operands | {"rows": rows + source.choice((0, PLACES)), "columns": columns,
+                       "factor": operands["factor"] % (1 << 23) | blocks << 23}
 
 
 def issued(operands: dict, control: dict) -> list[dict]:
-    """The rows that enter the pipeline: addresses, beat and whether they open a tile, in order."""
+    """The rows that enter the pipeline: addresses, beat and whether a further tile is soon taken, in order."""
     rows, columns = operands["rows"] % PLACES, operands["columns"] % PLACES
     to_bank, wide = control["destination"] == isa.Destination.ACTIVATION, CONFIG.word_bytes == 2 * COLUMNS
     chunks, result = -(-columns // COLUMNS), []
-    for i in range(-(-rows // ROWS)):
-        height = min(ROWS, rows - i * ROWS)
-        for j in range(chunks):
-            for r in range(height):
-                n, half = i * ROWS + r, j // 2
-                place = lambda name, line, offset: (  # noqa: E731
-                    operands[f"{name}_base"] + line * operands[f"{name}_pitch"] + offset) % PLACES
-                result.append({
-                    "source": place("source", n, j if control["source_width"] == isa.Width.INT16 else half),
-                    "residual": place("residual", n, j),
-                    "destination": place("destination", i if to_bank else n,
-                                         half if (wide if to_bank else control["destination_byte"]) else j),
-                    "parameter": (operands["parameter_base"] + j) % PLACES, "row": r, "half": j % 2,
-                    "first": int(j == 0), "tail": int(j == chunks - 1), "index": (65535 - j * COLUMNS) % PLACES,
-                    "final": int(n == rows - 1 and j == chunks - 1)})
+    blocks = 1 + (operands["factor"] >> 23) if control["partial"] else 1
+    tiles = [(i, j, block) for i in range(-(-rows // ROWS)) for j in range(chunks) for block in range(blocks)]
+    for i, j, block in tiles:
+        height, ends = min(ROWS, rows - i * ROWS), block == blocks - 1
+        for r in range(height):
+            n, half = i * ROWS + r, j // 2
+            place = lambda name, line, offset: (  # noqa: E731
+                operands[f"{name}_base"] + line * operands[f"{name}_pitch"] + offset) % PLACES
+            result.append({
+                "source": place("source", n, j if control["source_width"] == isa.Width.INT16 else half),
+                "residual": place("residual", n, j),
+                "destination": place("destination", i if to_bank else n,
+                                     half if (wide if to_bank else control["destination_byte"]) else j),
+                "parameter": (operands["parameter_base"] + j * blocks + block) % PLACES, "row": r, "half": j % 2,
+                "first": int(j == 0), "tail": int(j == chunks - 1), "adds": int(block > 0), "ends": int(ends),
+                "index": (65535 - j * COLUMNS) % PLACES, "final": int(n == rows - 1 and j == chunks - 1 and ends),
+                "soon": int((i, j, block) != tiles[-1] and height - r <= NOTICE)})
     return result
 
 
@@ -230,11 +248,12 @@ async def vector_issue(dut):
             opens, ready = row["row"] == 0, source.random() >= patience
             await ctx.drive(drain_valid=ready)
             while from_drain and opens and not ready:
-                assert ctx.read("valid", "waiting", "drain_start", "chunk_start") == (0, 1, 0, 0)
+                assert ctx.read("valid", "waiting", "drain_start", "chunk_start", "drain_soon") == (0, 1, 0, 0, 1)
                 await ctx.tick()
                 ready = source.random() >= patience
                 await ctx.drive(drain_valid=ready)
             assert ctx.read("valid", "waiting", "drain_start", "chunk_start") == (1, 0, from_drain and opens, opens)
+            assert ctx.read("drain_soon") == (row.pop("soon") * from_drain,)
             beat, = ctx.read("beat")
             found = {name: int(beat[name]) for name in row if name not in ("source", "parameter")}
             assert found | dict(zip(("source", "parameter"), ctx.read("source", "parameter"), strict=True)) == row
@@ -243,7 +262,8 @@ async def vector_issue(dut):
             await ctx.tick()
             await ctx.settle()
         for _ in range(3):
-            assert ctx.read("valid", "waiting") == (0, 0) and (mask is None or ctx.read("tail_mask") == (mask,))
+            assert ctx.read("valid", "waiting", "drain_soon") == (0, 0, 0)
+            assert mask is None or ctx.read("tail_mask") == (mask,)
             await ctx.tick()
             await ctx.settle()
         assert ctx.read("empty") == (0,)

@@ -30,7 +30,7 @@ from phonolith.hw.segments import BURST_BITS, BeatWalker, BurstSplitter, LoopWal
 from phonolith.hw.sequencer import Sequencer
 from phonolith.hw.sram import Sram
 from phonolith.hw.store_engine import StoreEngine
-from phonolith.hw.systolic_array import Row, SystolicArray
+from phonolith.hw.systolic_array import Row, RowSum, SystolicArray
 from phonolith.hw.transposer import Transposer
 from phonolith.hw.unpacker import Unpacker
 from phonolith.hw.vector_engine import VectorEngine
@@ -41,12 +41,13 @@ from phonolith.hw.verilog import index_instead_of_shifting, strip_memory_content
 MEMORIES = {"activation_sram_bytes": 4096, "weight_sram_bytes": 4096, "scratchpad_bytes": 640, "parameter_bytes": 640}
 # By the name of the Verilog's top. Rows are no power of two times columns. A word of the first machine (9 bytes, one
 # per column) is no multiple of a beat (8 bytes); a beat of the second (16 bytes) is moved in two parts, as words
-# hold 12 bytes, two per column.
+# hold 12 bytes, two per column. Weights of 1 bit need words of a multiple of 8 bytes: the third machine has them.
 MACHINES = {
     "components_4x9": MachineConfig(rows=4, columns=9, bus_bits=64, row_units=3, reads_outstanding=4,
                                     writes_outstanding=4, **MEMORIES),
     "components_7x6": MachineConfig(rows=7, columns=6, bus_bits=128, row_units=2, reads_outstanding=3,
                                     writes_outstanding=5, **MEMORIES),
+    "components_5x4": MachineConfig(rows=5, columns=4, bus_bits=64, row_units=1, **MEMORIES),
 }
 SRAM_WORDS = 11
 INSTRUCTIONS = (BY_MNEMONIC["VECTOR"], BY_MNEMONIC["ROWOP"])
@@ -68,7 +69,8 @@ def components(top: str) -> dict[str, wiring.Component]:
         "array_engine": ArrayEngine, "activation_writes": ActivationWrites,
     }
     plain = {"watchdog": Watchdog, "supervisor": Supervisor, "faults": Faults, "history": History,
-             "row_address": RowAddress, "vector_lane": VectorLane, "requantizer": Requantizer, "pe": PE}
+             "row_address": RowAddress, "vector_lane": VectorLane, "requantizer": Requantizer, "pe": PE,
+             "row_sum": RowSum}
     return {
         **{name: kind(config=config) for name, kind in of_machine.items()},
         **{name: kind() for name, kind in plain.items()},

@@ -11,9 +11,7 @@ from amaranth.sim import Simulator
 
 from phonolith.hw.array_engine import ArrayEngine
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import MATMUL_CONTROL, pack
-
-DEPTH = 24
+from tests.hw.matmul_model import DEPTH, NOTICE, Fickle, Matmul, Pace, count, random_matmul
 
 
 def machine(rows: int, columns: int) -> MachineConfig:
@@ -21,52 +19,6 @@ def machine(rows: int, columns: int) -> MachineConfig:
     word = columns * -(-8 // columns)
     return MachineConfig(rows=rows, columns=columns, bus_bits=64, activation_sram_bytes=rows * word * DEPTH,
                          weight_sram_bytes=columns * word * DEPTH)
-
-
-@dataclass(frozen=True)
-class Matmul:
-    """One instruction with literal operands; ``missing``: rows and columns that its last tiles lack, if they can."""
-
-    k: int
-    row_tiles: int = 1
-    column_tiles: int = 1
-    a_base: int = 0
-    a_tile_words: int = 0
-    w_base: int = 0
-    w_tile_words: int = 0
-    a_unsigned: int = 0
-    band: int = 0
-    missing: int = 0
-
-    def operands(self, config: MachineConfig) -> dict[str, int]:
-        """Return the resolved operands."""
-        values = {name: getattr(self, name) for name in ("a_base", "a_tile_words", "w_base", "w_tile_words", "k")}
-        values |= {name: max(0, tiles * size - self.missing % size) for name, tiles, size in (
-            ("rows", self.row_tiles, config.rows), ("columns", self.column_tiles, config.columns))}
-        return {"control": pack(MATMUL_CONTROL, a_unsigned=self.a_unsigned, band=self.band), **values}
-
-    def tiles(self, activations: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
-        """Return the int32 tiles for bank contents of shape (banks, depth, WB), int8."""
-        return [self.tile(activations, weights, i, j) for i in range(self.row_tiles) for j in range(self.column_tiles)]
-
-    def tile(self, activations: np.ndarray, weights: np.ndarray, i: int, j: int) -> np.ndarray:
-        """Return tile (i, j)."""
-        a = activations.reshape(len(activations), -1)[:, self.slice(activations, self.a_base + i * self.a_tile_words)]
-        tile = i * self.column_tiles + j if self.band else j
-        w = weights.reshape(len(weights), -1)[:, self.slice(weights, self.w_base + tile * self.w_tile_words)]
-        w = banded(w[0], len(weights)) if self.band else w
-        a = a.view(np.uint8) if self.a_unsigned else a
-        return a.astype(np.int32) @ w.astype(np.int32).T
-
-    def slice(self, banks: np.ndarray, address: int) -> slice:
-        """Return the bytes of one tile in a flattened bank."""
-        return slice(address * banks.shape[2], address * banks.shape[2] + self.k)
-
-
-def banded(kernel: np.ndarray, columns: int) -> np.ndarray:
-    """Return the operand of a band by its definition: element (c, k) is byte k - c of the kernel, or 0."""
-    length = len(kernel) - columns + 1
-    return np.array([[kernel[k - c] if 0 <= k - c < length else 0 for k in range(len(kernel))] for c in range(columns)])
 
 
 @dataclass
@@ -105,35 +57,33 @@ class Bench(wiring.Component):
 
 
 class Reader:
-    """Takes tiles from the drain, each ``delay()`` cycles after it is valid, a row per cycle."""
+    """Takes tiles from the drain at some pace, a row per cycle."""
 
-    def __init__(self, drain, record: Record, rows: int, delay):
-        self.drain, self.record, self.rows, self.delay = drain, record, rows, delay
-        self.row = rows
-        self.wait = delay()
+    def __init__(self, drain, record: Record, pace: Pace):
+        self.drain, self.record, self.pace = drain, record, pace
+        self.row = pace.rows
 
     def cycle(self, ctx, cycle: int) -> None:
         """Act in one cycle, before the clock edge."""
-        start = self.row == self.rows and ctx.get(self.drain.valid) and self.wait <= 0
-        if self.row == self.rows and ctx.get(self.drain.valid):
-            self.wait -= 1
+        start = self.pace.start(cycle, bool(ctx.get(self.drain.valid)))
         if start:
-            self.row, self.wait = 0, self.delay()
+            self.row = 0
             self.record.started.append(cycle)
-            self.record.tiles.append(np.zeros((self.rows, len(self.drain.data)), np.int32))
+            self.record.tiles.append(np.zeros((self.pace.rows, len(self.drain.data) + 1), np.int32))
         ctx.set(self.drain.start, int(start))
-        if self.row < self.rows:
+        ctx.set(self.drain.soon, int(self.pace.soon(cycle)))
+        if self.row < self.pace.rows:
             ctx.set(self.drain.row, self.row)
-            self.record.tiles[-1][self.row] = ctx.get(self.drain.data)
+            self.record.tiles[-1][self.row] = [*ctx.get(self.drain.data), ctx.get(self.drain.row_sum)]
             self.row += 1
 
 
-def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0, gap=lambda: 0, limit=20000,
+def run(bench: Bench, instructions: list[Matmul], *, pace: Pace | None = None, gap=lambda: 0, limit=20000,
         each_cycle=lambda ctx, cycle: None) -> Record:
     """Execute instructions until all tiles are read and all are done; AssertionError after ``limit`` cycles."""
     record = Record()
-    engine = bench.engine
-    reader = Reader(engine.drain, record, bench.config.rows, delay)
+    engine, tiles = bench.engine, count(instructions)
+    reader = Reader(engine.drain, record, pace or Pace(bench.config.rows))
 
     async def testbench(ctx):
         queue, pause, was_valid = list(instructions), gap(), False
@@ -151,7 +101,7 @@ def run(bench: Bench, instructions: list[Matmul], tiles: int, *, delay=lambda: 0
             valid = ctx.get(engine.drain.valid)
             note(ctx, engine, record, cycle, bool(valid and not was_valid))
             was_valid = valid and not ctx.get(engine.drain.start)
-            if len(record.done) == len(instructions) and len(record.tiles) == tiles and reader.row == reader.rows:
+            if len(record.done) == len(instructions) and len(record.tiles) == tiles and reader.row == bench.config.rows:
                 return
             await ctx.tick()
         raise AssertionError(f"{len(record.tiles)} of {tiles} tiles after {limit} cycles")
@@ -183,68 +133,82 @@ def bench_and_memory(rows: int, columns: int, seed: int) -> tuple[Bench, np.ndar
     return Bench(config, activations, weights), activations, weights
 
 
-def random_matmul(random: np.random.Generator, word_bytes: int) -> Matmul:
-    """Return an instruction that stays within the banks."""
-    k = int(random.choice([1, 2, word_bytes - 1, word_bytes, word_bytes + 1, 2 * word_bytes, 3 * word_bytes - 2]))
-    words = -(-k // word_bytes)
-    row_tiles, column_tiles = (int(n) for n in random.integers(0, 4, 2))
-    band = int(random.integers(2)) if max(row_tiles * column_tiles, 1) * words <= DEPTH else 0
-    w_words = max(row_tiles * column_tiles * band, 4) * words
-    return Matmul(
-        k=k, row_tiles=row_tiles, column_tiles=column_tiles, a_unsigned=int(random.integers(2)), band=band,
-        missing=int(random.integers(12)),
-        a_tile_words=words + int(random.integers(2)), w_tile_words=words,
-        a_base=int(random.integers(DEPTH - 4 * (words + 1) + 1)), w_base=int(random.integers(DEPTH - w_words + 1)))
-
-
 def expect(instructions: list[Matmul], record: Record, activations: np.ndarray, weights: np.ndarray) -> None:
     """Check every tile, in order."""
-    expected = [tile for i in instructions for tile in i.tiles(activations, weights)]
+    expected = [tile for i in instructions for tile in i.sums(activations, weights)]
     assert len(record.tiles) == len(expected)
     for index, (actual, tile) in enumerate(zip(record.tiles, expected, strict=True)):
         np.testing.assert_array_equal(actual, tile, err_msg=f"tile {index}")
 
 
-def count(instructions: list[Matmul]) -> int:
-    """Return how many tiles the instructions compute."""
-    return sum(i.row_tiles * i.column_tiles for i in instructions)
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 8), (5, 7)])
-@pytest.mark.parametrize("slow", [0, 40])
-def test_random_instructions_equal_numpy(rows, columns, slow):
-    random = np.random.default_rng(rows * 100 + columns + slow)
+@pytest.mark.parametrize(("rows", "columns", "instructions"), [(4, 4, 16), (8, 8, 3), (5, 7, 6)])
+@pytest.mark.parametrize("notice", [None, 0, NOTICE])
+def test_random_instructions_equal_numpy(rows, columns, instructions, notice):
+    random = np.random.default_rng(rows * 100 + columns + (notice or 0))
     bench, activations, weights = bench_and_memory(rows, columns, seed=1)
-    instructions = [random_matmul(random, bench.config.word_bytes) for _ in range(24)]
-    record = run(bench, instructions, count(instructions), delay=lambda: int(random.integers(slow + 1)),
-                 gap=lambda: int(random.integers(3)))
+    instructions = [random_matmul(random, bench.config.word_bytes, most_tiles=2) for _ in range(instructions)]
+    pace = Pace(rows, lambda: int(random.choice([0, 0, 1, 2, 5, 40])), notice)
+    record = run(bench, instructions, pace=pace, gap=lambda: int(random.integers(3)))
     expect(instructions, record, activations, weights)
     assert len(record.done) == len(instructions)
 
 
 @pytest.mark.parametrize("a_unsigned", [0, 1])
 def test_extreme_operands(a_unsigned):
+    """Both ends of the ranges, all bits of a weight set, only its sign."""
     bench, activations, weights = bench_and_memory(4, 4, seed=2)
     activations[:2], activations[2:] = -128, -1
-    weights[:3], weights[3:] = -128, 127
-    instruction = Matmul(k=DEPTH * bench.config.word_bytes, a_unsigned=a_unsigned)
-    expect([instruction], run(bench, [instruction], 1), activations, weights)
+    weights[:] = np.array([-128, 127, -1, 0x55])[:, None, None]
+    instructions = [Matmul(k=DEPTH * bench.config.word_bytes, a_unsigned=a_unsigned, log2_lanes=width)
+                    for width in range(4)]
+    expect(instructions, run(bench, instructions), activations, weights)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 8), (5, 7), (12, 4)])
-@pytest.mark.parametrize("k", [1, 5, 13, 40])
-def test_latency_and_initiation_interval(rows, columns, k):
+@pytest.mark.parametrize("log2_lanes", range(4))
+def test_activations_beyond_k_do_not_count(log2_lanes):
+    """Every k within two words, also in the middle of a step; all activations have the sign bit set."""
+    bench, activations, weights = bench_and_memory(4, 4, seed=8)
+    activations |= -128
+    instructions = [Matmul(k=k, a_base=k % 5, w_base=k % 3, a_unsigned=k % 2, log2_lanes=log2_lanes)
+                    for k in range(1, 2 * bench.config.word_bytes + 2)]
+    expect(instructions, run(bench, instructions), activations, weights)
+
+
+@pytest.mark.parametrize(("block", "k"), [(1, 32), (1, 33), (1, 95), (2, 64), (2, 150), (3, 257), (4, 255), (4, 320)])
+def test_blocks_are_sums_of_their_own(block, k):
+    """In order of k, the last one shorter, and the next tile's from its own k = 0 on."""
+    bench, activations, weights = bench_and_memory(4, 4, seed=9)
+    words = -(-k // bench.config.word_bytes)
+    instructions = [Matmul(k=k, block=block, log2_lanes=log2_lanes, column_tiles=2, w_tile_words=words >> log2_lanes)
+                    for log2_lanes in ((0, 3) if k < 100 else (2, 3))]
+    record = run(bench, instructions)
+    expect(instructions, record, activations, weights)
+
+
+# Machine, k, log2_lanes, block; the reader's notice.
+SHAPES = [(4, 4, 1, 0, 0), (4, 4, 5, 0, 0), (5, 7, 13, 0, 0), (12, 4, 5, 0, 0), (12, 4, 13, 0, 0), (4, 4, 40, 0, 0),
+          (4, 4, 13, 3, 0), (4, 4, 40, 2, 0), (8, 8, 64, 3, 0), (5, 7, 32, 1, 0), (4, 4, 96, 3, 1), (4, 4, 128, 2, 1)]
+
+
+@pytest.mark.parametrize(("rows", "columns", "k", "log2_lanes", "block", "notice"), [
+    *((*shape, NOTICE) for shape in SHAPES), *((*shape, None) for shape in SHAPES[:4])])
+def test_latency_and_initiation_interval(rows, columns, k, log2_lanes, block, notice):
+    """A reader that does not say when it starts costs the three cycles that it could have said it ahead."""
     bench, activations, weights = bench_and_memory(rows, columns, seed=3)
     words = -(-k // bench.config.word_bytes)
-    instructions = [Matmul(k=k, row_tiles=2, column_tiles=2, a_tile_words=words, w_tile_words=words)] * 3
-    record = run(bench, instructions, 12)
+    matmul = Matmul(k=k, row_tiles=2, column_tiles=2, a_tile_words=words, w_tile_words=words >> log2_lanes,
+                    log2_lanes=log2_lanes, block=block)
+    instructions, steps = [matmul] * (3 if k < 32 else 1), matmul.steps[0]
+    assert set(matmul.steps) == {steps}
+    record = run(bench, instructions, pace=Pace(rows, notice=notice))
     expect(instructions, record, activations, weights)
     accepted = record.accepted[0]
     assert record.reads.index([1] + [0] * (rows - 1) + [1] + [0] * (columns - 1)) == accepted + 1
-    assert record.valid[0] == accepted + k + columns + 3
+    assert record.valid[0] == accepted + steps + columns + 3
     assert record.started[0] == record.valid[0]
-    assert set(np.diff(record.started)) == {max(k, rows, columns + 3)}
-    assert bool(record.stalled) == (k < max(rows, columns + 3))
+    interval = max(steps, rows, columns + (3 if notice is None else 0))
+    assert set(np.diff(record.started)) == {interval}
+    assert bool(record.stalled) == (steps < interval)
 
 
 @pytest.mark.parametrize("followed", ["activation", "weight"])
@@ -271,7 +235,7 @@ def test_the_array_follows_a_load(followed):
         waited += ctx.get(engine.status.stalled_dram)
         assert not (ctx.get(engine.status.stalled_dram) and ctx.get(engine.status.stalled_drain))
 
-    record = run(bench, [instruction], 4, each_cycle=advance)
+    record = run(bench, [instruction], each_cycle=advance)
     expect([instruction], record, activations, weights)
     assert read == set(range(3, 3 + 2 * words)) and waited > 100
 
@@ -280,7 +244,7 @@ def test_the_array_follows_a_load(followed):
 def test_done_comes_with_the_last_read_of_the_last_bank(rows, columns):
     bench, _, _ = bench_and_memory(rows, columns, seed=4)
     k = 2 * bench.config.word_bytes + 3
-    record = run(bench, [Matmul(k=k, column_tiles=2)], 2)
+    record = run(bench, [Matmul(k=k, column_tiles=2)])
     last_read = max(cycle for cycle, enables in enumerate(record.reads) if any(enables))
     assert record.done == [last_read]
     assert record.done == [record.accepted[0] + 1 + k + 2 * bench.config.word_bytes + max(rows, columns) - 1]
@@ -289,23 +253,37 @@ def test_done_comes_with_the_last_read_of_the_last_bank(rows, columns):
 def test_instructions_without_tiles_complete_in_order():
     bench, activations, weights = bench_and_memory(4, 4, seed=5)
     instructions = [Matmul(k=9), Matmul(k=9, row_tiles=0), Matmul(k=3, column_tiles=0), Matmul(k=2)]
-    record = run(bench, instructions, 2)
+    record = run(bench, instructions)
     expect(instructions, record, activations, weights)
     assert len(record.done) == 4
     assert np.diff(record.accepted).tolist() == [9, 1, 1]
 
 
-def test_stalls_while_a_tile_waits_and_never_overwrites_it():
+@pytest.mark.parametrize("notice", [None, 0, 1, 2, NOTICE])
+def test_stalls_while_a_tile_waits_and_never_overwrites_it(notice):
+    """The last step of a tile comes as long ahead of the reader's start as the reader says it, or with the start."""
     bench, activations, weights = bench_and_memory(4, 4, seed=6)
-    instruction = Matmul(k=20, column_tiles=3, w_tile_words=3)
-    record = run(bench, [instruction], 3, delay=lambda: 100)
+    instruction = Matmul(k=20, column_tiles=4, w_tile_words=3)
+    record = run(bench, [instruction], pace=Pace(4, lambda: 100, notice))
     expect([instruction], record, activations, weights)
-    assert record.started[1] - record.started[0] == 4 + 3 + 100
-    assert len(record.stalled) == 2 * (4 + 3 + 100 - 20)
+    assert np.diff(record.started).tolist() == [4 + 100] * 3
+    launched = [start - (notice or 0) for start in record.started[:3]]
+    assert [valid - 4 - 3 for valid in record.valid[1:]] == launched
+    assert len(record.stalled) == launched[-1] - record.accepted[0] - 4 * 20
     assert set(record.stalled) <= set(record.busy)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_reader_that_keeps_its_word_loses_a_tile(seed):
+    """Whatever a reader says: it is bound only if a tile is valid by then."""
+    bench, activations, weights = bench_and_memory(5, 4, seed=6)
+    random = np.random.default_rng(seed)
+    instructions = [Matmul(k=int(k), column_tiles=3, w_tile_words=2) for k in random.integers(1, 9, 5)]
+    record = run(bench, instructions, pace=Fickle(5, random, (0.1, 0.3, 0.7)[seed]))
+    expect(instructions, record, activations, weights)
 
 
 def test_idle_engine_is_not_busy():
     bench, _, _ = bench_and_memory(4, 4, seed=7)
-    record = run(bench, [Matmul(k=3)], 1, delay=lambda: 50)
+    record = run(bench, [Matmul(k=3)], pace=Pace(4, lambda: 50))
     assert record.busy == list(range(record.accepted[0] + 1, record.accepted[0] + 1 + 3 + 4 + 4))

@@ -40,6 +40,11 @@ class Vector:
     parameter_base: int = 0
     factor: int = 0
 
+    @property
+    def blocks(self) -> int:
+        """Tiles that are added up for each chunk."""
+        return 1 + (self.factor >> 23 & 511) if self.control["partial"] else 1
+
     def operands(self) -> dict:
         """Values of the 32-bit operand words."""
         words = {name: value & 0xFFFFFFFF for name, value in vars(self).items() if name != "control"}
@@ -64,7 +69,10 @@ class RowOp:
 
 @dataclass
 class State:
-    """Everything that instructions read and write, in numpy; ``tiles`` is what the array will deliver."""
+    """Everything that instructions read and write, in numpy.
+
+    ``tiles`` is what the array will deliver: R rows of C sums, and in the last column the sum of the row's activations.
+    """
 
     config: MachineConfig
     seed: int
@@ -79,15 +87,19 @@ class State:
         self.multiplier = random.integers(-1 << 16, 1 << 16, (PARAMETERS, config.columns))
         self.shift = random.integers(0, 64, (PARAMETERS, config.columns))
         self.shift[::2] = random.integers(14, 30, self.shift[::2].shape)
+        self.zero = random.choice([-256, -1, 0, 1, 255, *range(-20, 20)], (PARAMETERS, config.columns))
         self.table = random.integers(0, 256, 256, np.uint8)
         self.registers = np.zeros((isa.ROW_REGISTERS, config.rows), np.int64)
+        self.partial_sums = np.zeros((config.rows, config.columns), np.int64)
 
     def parameter_word(self, address: int) -> int:
         """The packed parameter word at an address."""
         word = 0
         for lane in range(self.config.columns):
-            bias, multiplier, shift = (int(a[address, lane]) for a in (self.bias, self.multiplier, self.shift))
-            word |= (bias & 0xFFFFFFFF | isa.pack(isa.FACTOR, multiplier=multiplier, shift=shift) << 32) << 64 * lane
+            bias, multiplier, shift, zero = (int(a[address, lane]) for a in (
+                self.bias, self.multiplier, self.shift, self.zero))
+            factor = isa.pack(isa.PARAMETER_FACTOR, multiplier=multiplier, shift=shift, zero=zero)
+            word |= (bias & 0xFFFFFFFF | factor << 32) << 64 * lane
         return word
 
     def execute(self, instruction) -> None:
@@ -98,25 +110,40 @@ class State:
         rows, columns = self.config.rows, self.config.columns
         for i in range(-(-instruction.rows // rows)):
             for j in range(-(-instruction.columns // columns)):
-                tile = None
-                if instruction.control["source"] == isa.Source.DRAIN:
-                    tile = self.tiles.pop(0)
-                for r in range(min(rows, instruction.rows - i * rows)):
-                    self.one_row(instruction, i, j, r, tile)
+                for block in range(instruction.blocks):
+                    tile = None
+                    if instruction.control["source"] == isa.Source.DRAIN:
+                        tile = self.tiles.pop(0)
+                    for r in range(min(rows, instruction.rows - i * rows)):
+                        self.one_row(instruction, i, j, block, r, tile)
 
-    def one_row(self, vector: Vector, i: int, j: int, r: int, tile) -> None:
-        """All eight steps for one row of one chunk."""
-        c, n, lanes = vector.control, i * self.config.rows + r, self.config.columns
-        active = j * lanes + np.arange(lanes) < vector.columns
-        x = self.source(vector, n, j, r, tile)
+    def one_row(self, vector: Vector, i: int, j: int, block: int, r: int, tile) -> None:
+        """All steps for one row of one chunk and block."""
+        y = self.requantized(vector, i * self.config.rows + r, j, block, r, tile)
+        if vector.control["partial"]:
+            total = wrap(y + (self.partial_sums[r] if block else 0), 32)
+            self.partial_sums[r] = total
+            if block < vector.blocks - 1:
+                return
+            y = total // 256
+        self.finish_row(vector, i, j, r, y)
+
+    def requantized(self, vector: Vector, n: int, j: int, block: int, r: int, tile):
+        """From the source to the bias behind the multiplier."""
+        c = vector.control
+        parameter = (vector.parameter_base + j * vector.blocks + block) % PARAMETERS
+        x = self.source(vector, n, j, r, tile, parameter)
         register = int(self.registers[c["row_register"], r])
-        parameter = (vector.parameter_base + j) % PARAMETERS
         x = x + {isa.Pre.NONE: 0, isa.Pre.BIAS: self.bias[parameter], isa.Pre.MINUS_ROW: -wrap(register, 32),
                  isa.Pre.MINUS_INDEX: -(65535 - register % 65536)}[c["pre"]]
         x = wrap(x, 32)
         y = self.multiplied(x, vector, parameter, n, j, r)
-        if c["post_bias"]:
-            y = y + self.bias[parameter]
+        return y + self.bias[parameter] if c["post_bias"] else y
+
+    def finish_row(self, vector: Vector, i: int, j: int, r: int, y) -> None:
+        """From the residual operand on."""
+        c, n, lanes = vector.control, i * self.config.rows + r, self.config.columns
+        active = j * lanes + np.arange(lanes) < vector.columns
         if c["residual"]:
             y = np.clip(y, -32768, 32767) + self.residual(vector, n, j)
         y = {isa.Saturate.INT8: lambda: np.clip(y, -128, 127), isa.Saturate.UINT8: lambda: np.clip(y, 0, 255),
@@ -128,11 +155,12 @@ class State:
         self.write(vector, i, j, r, np.where(active, y, 0))
         self.reduce(c, r, j, y[active], 65535 - j * lanes - np.arange(lanes)[active])
 
-    def source(self, vector: Vector, n: int, j: int, r: int, tile):
+    def source(self, vector: Vector, n: int, j: int, r: int, tile, parameter: int):
         """Step 1, as int64."""
         c, lanes = vector.control, self.config.columns
         if c["source"] == isa.Source.DRAIN:
-            return tile[r]
+            sums, row_sum = tile[r][:lanes], tile[r][lanes]
+            return sums * 2 ** c["zero_shift"] + row_sum * self.zero[parameter] if c["row_sum"] else sums
         if c["source"] == isa.Source.ZERO:
             return np.zeros(lanes, np.int64)
         start = vector.source_base + n * vector.source_pitch
@@ -232,10 +260,12 @@ def random_vector(random, config: MachineConfig) -> Vector:
         "multiplier": choose(isa.Multiplier), "saturate": choose(isa.Saturate),
         "destination": choose(isa.Destination), "reduce": choose(isa.Reduce),
         **{name: int(random.integers(2)) for name in ("post_bias", "residual", "table", "table_signed",
-                                                       "destination_byte")},
+                                                       "destination_byte", "row_sum", "partial")},
+        "zero_shift": int(random.integers(8)),
         **{name: int(random.integers(4)) for name in ("reduce_register", "row_register", "factor_register")},
     }
     control["residual"] &= control["multiplier"] != isa.Multiplier.ELEMENT
+    control["partial"] &= control["source"] == isa.Source.DRAIN
     if control["reduce"]:   # a register must not be read while it is reduced into
         control["reduce_register"] = 0
         control["row_register"], control["factor_register"] = (int(v) for v in random.integers(1, 4, 2))
@@ -250,7 +280,8 @@ def random_vector(random, config: MachineConfig) -> Vector:
         destination_base=int(random.integers(0, 8)) + (
             256 if control["destination"] == isa.Destination.SCRATCHPAD else 0),
         destination_pitch=pitches[2], parameter_base=int(random.integers(0, 8)),
-        factor=int(random.choice([int(random.integers(1 << 23)), isa.pack(isa.FACTOR, multiplier=40000, shift=22)])),
+        factor=int(random.choice([int(random.integers(1 << 23)), isa.pack(isa.FACTOR, multiplier=40000, shift=22)]))
+        | int(random.choice([0, 1, 2, 3, 5] if control["partial"] else [0, 511])) << 23,
     )
 
 
@@ -263,11 +294,11 @@ def random_row_operation(random, config: MachineConfig) -> RowOp:
 
 
 def tiles_for(random, instruction, config: MachineConfig) -> list[np.ndarray]:
-    """What the array must deliver for an instruction: R x C int32, large and small."""
+    """What the array must deliver for an instruction: R x (C + 1) int32, large and small."""
     if isinstance(instruction, RowOp) or instruction.control["source"] != isa.Source.DRAIN:
         return []
-    count = -(-instruction.rows // config.rows) * -(-instruction.columns // config.columns)
-    shape = (count, config.rows, config.columns)
+    count = -(-instruction.rows // config.rows) * -(-instruction.columns // config.columns) * instruction.blocks
+    shape = (count, config.rows, config.columns + 1)
     return list(random.integers(-1 << 31, 1 << 31, shape) >> random.choice([0, 0, 8, 16], (count, 1, 1)))
 
 
