@@ -10,8 +10,9 @@ from phonolith.compiler.assembler import Item, assemble
 from phonolith.compiler.counts import Count, Size
 from phonolith.compiler.inspect import node_mac_bits, node_macs
 from phonolith.compiler.ir import Graph
-from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels
+from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels, place_nibbles
 from phonolith.compiler.lower.depthwise import is_banded
+from phonolith.compiler.nibbles import pairs_of
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
@@ -19,7 +20,7 @@ from phonolith.compiler.registers import with_registers
 from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 from phonolith.compiler.synchronize import synchronize
-from phonolith.compiler.views import View
+from phonolith.compiler.views import BlockedView, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -120,7 +121,7 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
 
     ``history``: rows in front of tensors that stay from run to run, zeros at first. What depthwise convolutions alone
     read of the host is stored channel by channel, what linear layers alone read of depthwise convolutions in blocks of
-    steps.
+    steps, and tensors of 4 bits two to a byte.
     """
     frames = conv_frames(graph)
     for name, rows in (history or {}).items():
@@ -135,11 +136,14 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
         else:
             ctx.views[value.name] = place(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows, size)
     for node in graph.nodes:
+        shape, frame = shapes[node.name], frames.get(node.name, (0, 0))
         if node.name in banded and reads_rows_only(graph, node.name):
-            ctx.views[node.name] = place_blocked(ctx.dram, shapes[node.name], node.dtype, ctx.config)
+            ctx.views[node.name] = place_blocked(ctx.dram, shape, node.dtype, ctx.config)
         elif node.op not in VIEWS:
-            frame = frames.get(node.name, (0, 0))
-            ctx.views[node.name] = place(ctx.dram, shapes[node.name], node.dtype, ctx.config, *frame)
+            turned = any(isinstance(ctx.views.get(name), BlockedView) for name in node.inputs)
+            pairs = pairs_of(graph, node, shapes, ctx.config, turned)
+            ctx.views[node.name] = (place_nibbles(ctx.dram, shape, ctx.config, pairs, frame[0]) if pairs else
+                                    place(ctx.dram, shape, node.dtype, ctx.config, *frame))
 
 
 def reads_rows_only(graph: Graph, name: str) -> bool:

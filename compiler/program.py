@@ -13,7 +13,7 @@ from phonolith.compiler.disassembler import Resolved, count_instructions, line, 
 from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import DTYPES
 from phonolith.compiler.model_file import digest, read_header
-from phonolith.compiler.views import BlockedView, Unfolded, View
+from phonolith.compiler.views import BlockedView, NibbleView, Unfolded, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -278,4 +278,5 @@ def views(entries: dict[str, dict]) -> dict[str, View]:
 def view(entry: dict) -> View:
     """Return the view of a JSON document."""
     known: dict[str, Any] = {**entry, "shape": tuple(entry["shape"]), "strides": tuple(entry["strides"])}
-    return BlockedView(**known) if "block" in entry else View(**known)
+    kind = BlockedView if "block" in entry else NibbleView if "pairs" in entry else View
+    return kind(**known)

@@ -18,6 +18,7 @@ from phonolith.hw.layouts import (
 )
 from phonolith.hw.row_registers import RowReduction, RowRegisters
 from phonolith.hw.row_unit import RowUnit
+from phonolith.hw.scratchpad import QUARTERS
 from phonolith.hw.sram import Sram
 from phonolith.hw.vector_issue import VectorIssue, beat_layout
 from phonolith.hw.vector_lane import VectorLane
@@ -75,8 +76,8 @@ class VectorEngine(wiring.Component):
         Scratchpad; data are used in the cycle after ``enable`` only.
     parameter_read : Out(BankReadSignature(64 * C))
         Data must stay until the next read.
-    scratch_write : Out(WriteSignature(16 * C, 2))
-        Always accepted; a granule is half a word.
+    scratch_write : Out(WriteSignature(16 * C, 4))
+        Always accepted; a granule is a quarter of a word.
     activation_write : Out(WriteSignature(8 * WB, WB / C)), activation_bank : Out
         Always accepted.
     table_write : In(stream(table_write_layout))
@@ -95,7 +96,7 @@ class VectorEngine(wiring.Component):
             "source_read": Out(BankReadSignature(16 * columns)),
             "residual_read": Out(BankReadSignature(16 * columns)),
             "parameter_read": Out(BankReadSignature(64 * columns)),
-            "scratch_write": Out(WriteSignature(16 * columns, 2)),
+            "scratch_write": Out(WriteSignature(16 * columns, QUARTERS)),
             "activation_write": Out(WriteSignature(8 * word_bytes, word_bytes // columns)),
             "activation_bank": Out(range(config.rows)),
             "table_write": In(stream.Signature(table_write_layout(config))),
@@ -155,7 +156,7 @@ class VectorEngine(wiring.Component):
                 lane.word.eq(self.source_read.data.word_select(index, 16)),
                 lane.low_byte.eq(self.source_read.data.word_select(index, 8)),
                 lane.high_byte.eq(self.source_read.data.word_select(columns + index, 8)),
-                lane.half.eq(beats[1].half),
+                lane.half.eq(beats[1].quarter[0]),
                 lane.bias.eq(parameter[:32]),
                 lane.multiplier.eq(parameter[32:32 + isa.MULTIPLIER_BITS]),
                 lane.shift.eq(parameter[32 + isa.MULTIPLIER_BITS:32 + isa.MULTIPLIER_BITS + isa.SHIFT_BITS]),
@@ -268,21 +269,43 @@ class VectorEngine(wiring.Component):
         """Write the row in the write stage; the data lines of the other memory stay zero."""
         beat, values = beats[WRITE_STAGE], [lane.value for lane in lanes]
         words, octets = Cat(v[:16] for v in values), Cat(v[:8] for v in values)
-        half = Mux(beat.half, 0b10, 0b01)
+        half = beat.quarter[0]
         granules = self.config.word_bytes // self.config.columns
         with m.If(stages[WRITE_STAGE] & (control.destination == isa.Destination.SCRATCHPAD)):
-            m.d.comb += [
-                self.scratch_write.enable.eq(Mux(control.destination_byte, half, 0b11)),
-                self.scratch_write.address.eq(beat.destination),
-                self.scratch_write.data.eq(Mux(control.destination_byte, octets.replicate(2), words)),
-            ]
+            m.d.comb += self.scratch_write.address.eq(beat.destination)
+            with m.Switch(Cat(control.destination_byte, control.nibble)):
+                with m.Case(0b00):
+                    m.d.comb += [self.scratch_write.enable.eq(0b1111), self.scratch_write.data.eq(words)]
+                with m.Case(0b01):
+                    m.d.comb += [self.scratch_write.enable.eq(Mux(half, 0b1100, 0b0011)),
+                                 self.scratch_write.data.eq(octets.replicate(2))]
+                with m.Case(0b10):
+                    pairs = self.row_pairs(m, stages, beat, values)
+                    m.d.comb += [self.scratch_write.enable.eq(Mux(half, 0b1100, 0b0011)),
+                                 self.scratch_write.data.eq(pairs.replicate(2))]
+                with m.Case(0b11):
+                    nibbles = Cat(v[:4] for v in values)
+                    m.d.comb += [self.scratch_write.enable.eq(1 << beat.quarter),
+                                 self.scratch_write.data.eq(nibbles.replicate(4))]
         with m.If(stages[WRITE_STAGE] & (control.destination == isa.Destination.ACTIVATION)):
             m.d.comb += [
-                self.activation_write.enable.eq(half if granules == 2 else 1),
+                self.activation_write.enable.eq(Mux(half, 0b10, 0b01) if granules == 2 else 1),
                 self.activation_write.address.eq(beat.destination),
                 self.activation_write.data.eq(octets.replicate(granules)),
                 self.activation_bank.eq(beat.row),
             ]
+
+    def row_pairs(self, m, stages, beat, values):
+        """Return bytes whose low nibbles belong to an even row and whose high ones, to the odd row behind it.
+
+        An even row has zeros above it, which the odd one, if it comes, replaces.
+        """
+        even = Signal(4 * self.config.columns, reset_less=True)
+        odd = beat.row[0]
+        with m.If(stages[WRITE_STAGE]):
+            m.d.sync += even.eq(Cat(v[:4] for v in values))
+        return Cat(Cat(Mux(odd, even.word_select(lane, 4), value[:4]), Mux(odd, value[:4], 0))
+                   for lane, value in enumerate(values))
 
     def reduce(self, m, control, stages, beats, registers, lanes):
         """Reduce the row in the write stage and update its row register two cycles later."""

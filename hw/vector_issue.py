@@ -14,8 +14,9 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
 
     row
         Row of the tile.
-    half
-        The chunk is odd: the byte lanes lie in the high half of the word.
+    quarter
+        The chunk modulo 4: bytes lie in half ``quarter % 2`` of their word, results of 4 bits in pairs of columns in
+        this quarter of it.
     first, tail
         First chunk of the row; last one, where lanes may be inactive.
     adds, ends
@@ -28,7 +29,7 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
         Addresses.
     """
     return data.StructLayout({
-        "row": range(config.rows), "half": 1, "first": 1, "tail": 1, "adds": 1, "ends": 1, "final": 1,
+        "row": range(config.rows), "quarter": 2, "first": 1, "tail": 1, "adds": 1, "ends": 1, "final": 1,
         "index": ADDRESS_BITS, "residual": ADDRESS_BITS, "destination": ADDRESS_BITS,
     })
 
@@ -146,10 +147,10 @@ class VectorIssue(wiring.Component):
             self.free.eq(~running | (self.valid & final)),
         ]
         m.d.sync += self.empty.eq(self.load & empty)
-        self.walk_addresses(m, held, chunk, last_row, chunk_end, last_chunk)
+        self.walk_addresses(m, held, row, chunk, last_row, chunk_end, last_chunk)
         m.d.comb += [
             self.beat.row.eq(row),
-            self.beat.half.eq(chunk[0]),
+            self.beat.quarter.eq(chunk[:2]),
             self.beat.first.eq(chunk == 0),
             self.beat.tail.eq(last_chunk),
             self.beat.adds.eq(block != 0),
@@ -181,14 +182,19 @@ class VectorIssue(wiring.Component):
         near = DRAIN_NOTICE - 1
         return (row >= self.config.rows - 1 - near) | (row + 1 + near >= rows_left)
 
-    def walk_addresses(self, m, held, chunk, last_row, chunk_end, last_chunk):
-        """Connect the three row addresses and add the chunk's offset."""
+    def walk_addresses(self, m, held, row, chunk, last_row, chunk_end, last_chunk):
+        """Connect the three row addresses and add the chunk's offset.
+
+        Rows in pairs share their words: the address goes on behind odd rows only.
+        """
+        column_pairs = self.control.nibble & self.control.destination_byte
+        row_pairs = self.control.nibble & ~self.control.destination_byte
         words_per_operand_word = self.config.word_bytes // self.config.columns
         to_bank = self.control.destination == isa.Destination.ACTIVATION
         pairs = {
             "source": self.control.source_width != isa.Width.INT16,
             "residual": 0,
-            "destination": Mux(to_bank, words_per_operand_word == 2, self.control.destination_byte),
+            "destination": Mux(to_bank, words_per_operand_word == 2, self.control.destination_byte | row_pairs),
         }
         outputs = {"source": self.source, "residual": self.beat.residual, "destination": self.beat.destination}
         for name, pair in pairs.items():
@@ -203,7 +209,9 @@ class VectorIssue(wiring.Component):
                 outputs[name].eq(walk.address + Mux(pair, chunk >> 1, chunk)),
             ]
             if name == "destination":
-                with m.If(to_bank):     # one word per tile and bank
+                with m.If(column_pairs & ~to_bank):
+                    m.d.comb += outputs[name].eq(walk.address + (chunk >> 2))
+                with m.If(to_bank | (row_pairs & ~row[0])):     # to banks: one word per tile and bank
                     m.d.comb += walk.row.eq(0)
 
     def keep_tail_mask(self, m, enable, columns_left):

@@ -153,7 +153,7 @@ def layers(program: Program, array_steps: Counter, writes: np.ndarray,
     for region in program.regions:
         if region.stop == region.start:
             continue
-        view = program.tensors[region.node]
+        view = program.tensors[region.node].as_bytes()
         last = view.address + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
         cycles = writes["cycle"][(addresses > view.address - 64) & (addresses <= last)]
         start, end = (int(cycles[0]), int(cycles[-1])) if len(cycles) else (0, 0)

@@ -100,7 +100,7 @@ class EventCounter:
         operands_read = (control["source"] == Source.SCRATCHPAD) + isa.reads_residual(control)
         events.scratchpad_read += beats * word * operands_read
         if control["destination"] == Destination.SCRATCHPAD:
-            events.scratchpad_written += beats * word // (1 + control["destination_byte"])
+            events.scratchpad_written += beats * word // isa.chunks_per_word(control)
         if control["destination"] == Destination.ACTIVATION:
             events.activation_written += beats * self.config.columns
         if control["multiplier"] == Multiplier.COLUMN or control["pre"] == Pre.BIAS or control["post_bias"]:

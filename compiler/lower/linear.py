@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from phonolith.compiler import pack
-from phonolith.compiler.ir import Node
+from phonolith.compiler.ir import DTYPE_RANGES, Node
 from phonolith.compiler.lower.blocked import blocked_product
 from phonolith.compiler.lower.context import Lowering, align
 from phonolith.compiler.lower.copy import packed_input
 from phonolith.compiler.lower.product import Product, Table
 from phonolith.compiler.lower.product_schedule import ProductSchedule
 from phonolith.compiler.lower.shelf import LoadColumns
-from phonolith.compiler.views import BlockedView, Rows, Unfolded, common_rows
+from phonolith.compiler.views import BlockedView, NibbleView, Rows, Unfolded, common_rows
 from phonolith.compiler.weight_formats import weight_format
 from phonolith.hw.isa import Target
 
@@ -23,6 +23,9 @@ def linear_schedules(ctx: Lowering, node: Node) -> list[ProductSchedule]:
         return [blocked_schedule(ctx, node)]
     views = [ctx.views[name] for name in (node.inputs[0], node.name, *node.inputs[1:])]
     parameters, load_columns = constant_operand(ctx, node, node.constants["weight"])
+    if isinstance(views[1], NibbleView):
+        ((a,),), ((y,),) = common_rows(views[0]), common_rows(views[1].as_bytes())
+        return [schedule(ctx, node, a, y, parameters, load_columns)]
     return [schedule(ctx, node, a, y, parameters, load_columns, residual[0] if residual else None)
             for a, y, *residual in common_rows(*views)]
 
@@ -31,8 +34,9 @@ def blocked_schedule(ctx: Lowering, node: Node) -> ProductSchedule:
     """Return the product of a linear layer on what a depthwise convolution left."""
     x = ctx.views[node.inputs[0]]
     assert isinstance(x, BlockedView)
-    ((y, *residual),) = common_rows(ctx.views[node.name], *(ctx.views[name] for name in node.inputs[1:]))
-    product = weighted(ctx, node, y, y, *constant_operand(ctx, node, node.constants["weight"]),
+    ((y, *residual),) = common_rows(ctx.views[node.name].as_bytes(), *(ctx.views[name] for name in node.inputs[1:]))
+    a = replace(y, inner_count=ctx.views[node.name].shape[0])
+    product = weighted(ctx, node, a, y, *constant_operand(ctx, node, node.constants["weight"]),
                        residual[0] if residual else None)
     return blocked_product(ctx, x, replace(product, k=x.shape[1]))
 
@@ -87,14 +91,14 @@ def schedule(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_
 def weighted(ctx: Lowering, node: Node, a: Rows, y: Rows, parameters: int, load_columns: LoadColumns,
              residual: Rows | None) -> Product:
     """Return the product of gathered rows with the node's weight."""
-    form = weight_format(node)
+    form, y_view = weight_format(node), ctx.views[node.name]
     return Product(
         a=a, a_unsigned=ctx.views[node.inputs[0]].dtype == "uint8", k=a.row_bytes,
         bits=pack.stored_bits(form.bits, ctx.config), block=form.block_depth if form.n_blocks > 1 else 0,
         partial=form.blocked, zero_shift=form.zero_shift,
         columns=len(node.constants["weight"]), tile_columns=ctx.config.columns, load_columns=load_columns,
         y=y, dtype=node.dtype, parameters=parameters, residual=residual, table=table_of(ctx, node),
-        rows_ready=node.inputs[0] not in ctx.made)
+        pairs=y_view.pairs if isinstance(y_view, NibbleView) else None, rows_ready=node.inputs[0] not in ctx.made)
 
 
 def packed_parameters(ctx: Lowering, node: Node, bits: int) -> np.ndarray:
@@ -114,11 +118,17 @@ def packed_parameters(ctx: Lowering, node: Node, bits: int) -> np.ndarray:
 
 
 def table_of(ctx: Lowering, node: Node) -> Table | None:
-    """Put the table that a node's results are looked up in into DRAM, if it has one."""
-    if "table" not in node.constants:
+    """Put the table that a node's results are looked up in into DRAM, if it has one.
+
+    Results of 4 bits in bytes of their own are clipped by one.
+    """
+    if node.dtype == "int4" and not isinstance(ctx.views[node.name], NibbleView):
+        entries, index = np.clip(np.arange(256).astype(np.int8), *DTYPE_RANGES["int4"]), "int8"
+    elif "table" in node.constants:
+        entries, index = node.constants["table"], node.attributes["table_dtype"]
+    else:
         return None
-    entries = node.constants["table"]
-    return Table(entries, ctx.constant(entries.view(np.uint8)), node.attributes["table_dtype"])
+    return Table(entries, ctx.constant(entries.view(np.uint8)), index)
 
 
 def constant_operand(ctx: Lowering, node: Node, weight: np.ndarray) -> tuple[int, LoadColumns]:

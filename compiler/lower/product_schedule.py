@@ -12,7 +12,7 @@ from phonolith.compiler.lower.shelf import Shelf, Weights
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.plan import plan_product
 from phonolith.compiler.tile import Drop, Load, Piece, ProductSize, Step
-from phonolith.compiler.views import Block, Rows
+from phonolith.compiler.views import Block, Pairs, Rows
 from phonolith.compiler.weight_formats import BLOCKS
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Pre, Source, Target
@@ -274,7 +274,8 @@ class ProductSchedule:
         """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
         p, ctx, rows = self.product, self.ctx, self.product.a.block(step.block).count
         columns = p.column_range(step.tiles)
-        pitch = ctx.scratch_words(len(columns), p.itemsize)
+        pitch = -(-len(step.tiles) // p.chunks_per_word)
+        words = p.result_rows(rows) * pitch
         residual = self.load_residual(step, columns)
         if p.prepare:
             self.follow_up()
@@ -282,8 +283,8 @@ class ProductSchedule:
         self.multiply(step)
         if p.table:
             ctx.load_table(p.table.entries, p.table.address)
-        self.make_room(rows * pitch, leader)
-        result = ctx.hold(ctx.results, rows * pitch)
+        self.make_room(words, leader)
+        result = ctx.hold(ctx.results, words)
         for some in self.drained_together(step, bool(follow or leader)):
             next(self.followers, None)
             if leader:
@@ -292,8 +293,7 @@ class ProductSchedule:
         self.follow_up()
         if residual:
             ctx.operands.release(residual)
-        stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
-        ctx.store_rows(stored.block(step.block), result.low, pitch)
+        ctx.store_rows(p.stored(step.block, columns), result.low, pitch)
         self.result = result
         if follow:
             self.followers = follow(step.block, result.low, pitch)
@@ -338,10 +338,11 @@ class ProductSchedule:
     def drained_together(self, step: Step, interrupted: bool) -> Iterator[range]:
         """Yield the column tiles, from the step's first on, that one VECTOR takes: few if others come between.
 
-        Bytes share scratchpad words in pairs of tiles; with several row tiles, those of one come before the next's.
+        Bytes share scratchpad words in pairs of tiles, or four; with several row tiles, those of one come before the
+        next's.
         """
-        count = len(step.tiles)
-        few = 2 * -(-count // (2 * MOST_DRAINS)) if self.product.itemsize == 1 else -(-count // MOST_DRAINS)
+        count, together = len(step.tiles), self.product.chunks_per_word
+        few = together * -(-count // (together * MOST_DRAINS))
         size = few if interrupted and self.row_tiles(step.block) == 1 else count
         for first in range(0, count, size):
             yield range(first, min(first + size, count))
@@ -359,7 +360,6 @@ class ProductSchedule:
         """Emit the VECTOR that takes some of a step's column tiles."""
         p = self.product
         columns = p.column_range(range(step.tiles.start + some.start, step.tiles.start + some.stop))
-        first = some.start // 2 if p.itemsize == 1 else some.start
         with_parameters = p.parameters is not None
         self.ctx.emitter.vector(
             rows=p.a.block(step.block).count, columns=part(p.columns, columns.start, len(columns)), source=Source.DRAIN,
@@ -371,8 +371,9 @@ class ProductSchedule:
             residual_base=residual.low + some.start if residual else 0, residual_pitch=len(step.tiles),
             saturate=SATURATE[p.table.index if p.table else p.dtype], table=p.table is not None,
             table_signed=p.table is not None and p.dtype == "int8",
-            destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
-            destination_base=result + first, destination_pitch=pitch)
+            destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1 and p.pairs is not Pairs.ROWS,
+            nibble=p.pairs is not None, destination_base=result + some.start // p.chunks_per_word,
+            destination_pitch=pitch)
 
     def parameter_base(self, step: Step, tile: int) -> int:
         """Return where the parameters of a step's column tile begin."""

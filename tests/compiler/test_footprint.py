@@ -59,13 +59,14 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
 def vector(draw, emitter: Emitter, bank: int) -> None:
     """Emit a VECTOR with random operands; its source and residual operand lie in different banks."""
     multiplier = draw(st.sampled_from([Multiplier.ONE, Multiplier.COLUMN, Multiplier.ELEMENT]))
+    destination = draw(st.sampled_from(Destination))
     emitter.vector(
         rows=draw(st.integers(1, 9)), columns=draw(st.integers(1, 50)), source=Source.SCRATCHPAD,
         source_base=draw(count), source_pitch=draw(count), source_width=draw(st.sampled_from(Width)),
         pre=draw(st.sampled_from([Pre.NONE, Pre.BIAS])), parameter_base=draw(count),
         multiplier=multiplier, residual=multiplier != Multiplier.ELEMENT and draw(st.booleans()),
         residual_base=bank, residual_pitch=draw(count),
-        destination=draw(st.sampled_from(Destination)), destination_base=100 + draw(count),
+        destination=destination, nibble=destination is Destination.SCRATCHPAD and draw(st.booleans()), destination_base=100 + draw(count),
         destination_pitch=draw(count), destination_byte=draw(st.booleans()), table=draw(st.booleans()))
 
 
