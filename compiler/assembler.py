@@ -155,7 +155,10 @@ class Emitter:
                reduce: isa.Reduce = isa.Reduce.NONE, reduce_register: int = 0, row_register: int = 0,
                factor_register: int = 0, row_sum: bool = False, zero_shift: int = 0, blocks: int = 0, wait=(),
                signal=()) -> None:
-        """Pass rows through the vector data path; ``factor`` is (multiplier, shift), ``blocks`` 0 for no partial sums."""
+        """Pass rows through the vector data path.
+
+        ``factor`` is (multiplier, shift); ``blocks`` 0: no partial sums.
+        """
         control = isa.pack(
             isa.VECTOR_CONTROL, source=source, source_width=source_width, pre=pre, multiplier=multiplier,
             post_bias=post_bias, residual=residual, saturate=saturate, table=table, table_signed=table_signed,

@@ -57,7 +57,8 @@ def tensor_bytes(dtype: str, shape: Shape) -> int:
 def constant_bytes(node: Node) -> int:
     """Return the bytes of a node's constants in DRAM, without what a machine's tiles add.
 
-    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel, or of a channel's block, take 8 bytes.
+    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel, or of a channel's block, take 8
+    bytes.
     """
     others = sum(constant.nbytes for role, constant in node.constants.items() if role not in CHANNEL_ROLES)
     if "gamma" in node.constants:

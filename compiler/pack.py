@@ -13,7 +13,7 @@ def tile_words(k: int, config: MachineConfig) -> int:
 
 
 def stored_bits(bits: int, config: MachineConfig) -> int:
-    """Return the bits in which a machine stores weights of ``bits`` bits: more where its words do not divide into steps.
+    """Return the bits in which a machine stores weights of ``bits`` bits: more if its words do not divide into steps.
 
     A step takes 8 / bits activations, and a word of them must hold a whole number of steps.
     """

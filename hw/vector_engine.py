@@ -44,11 +44,11 @@ class VectorEngine(wiring.Component):
     t + 5; its reduction is in the row register from cycle t + 8 on. ``status.done`` pulses in the cycle of the last
     write: t + 5, or t + 7 with a reduction; the next instruction may be accepted in that same cycle. So B rows take
     B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. A VECTOR that takes tiles as
-    the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP takes
-    :func:`phonolith.hw.row_unit.row_cycles`.
+    the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP
+    takes :func:`phonolith.hw.row_unit.row_cycles`.
 
-    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or more
-    after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
+    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or
+    more after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
 
     ===== ==========================================================================================
     stage work of the row in it (registers of the lanes and all reads belong to :class:`VectorLane`)
@@ -206,8 +206,8 @@ class VectorEngine(wiring.Component):
     def follows(self, control, factor, columns):
         """Whether the VECTOR at hand may enter the pipeline behind another that is still in it.
 
-        Both take tiles from the drain with the same settings, so that no stage sees a change, and neither reads what the
-        other may still write: no residual operand, no reduction.
+        Both take tiles from the drain with the same settings, so that no stage sees a change, and neither reads what
+        the other may still write: no residual operand, no reduction.
         """
         new = self.instruction_vector.payload
         same = (new.control == control.as_value()) & (new.factor == factor.as_value()) & (new.columns == columns)

@@ -43,8 +43,8 @@ def energy(events: Events, mac_bits: int, dram_bytes: int, config: MachineConfig
     events : Events
         Counts of the run.
     mac_bits : int
-        Multiply-accumulates of the mathematical products, unpadded, times the bits of their weights: eight are a step of an
-        element, whatever its width. The array's other steps count as idle.
+        Multiply-accumulates of the mathematical products, unpadded, times the bits of their weights: eight are a step
+        of an element, whatever its width. The array's other steps count as idle.
     dram_bytes : int
         Bytes moved on the bus, both ways, program included.
     """

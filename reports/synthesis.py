@@ -34,7 +34,7 @@ class Memory:
 
     @property
     def is_macro(self) -> bool:
-        """Whether a memory with one write port and one clocked read port becomes one: as ``yosys_worker.py`` decides."""
+        """Whether it becomes an SRAM macro: as ``yosys_worker.py`` decides."""
         least = MACRO_BITS if self.words >= MACRO_WORDS else SHALLOW_MACRO_BITS
         return self.words * self.bits >= least
 

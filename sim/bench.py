@@ -26,8 +26,8 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     B is a constant weight K x N; with ``transpose_b`` it is made at run time, N x K, with ``runtime_b`` at run time,
     K x N. Operands are int8 arrays or .npy files, uniformly random by default. The result is int8, requantized so
     that random operands fill its range. Constant weights have ``bits`` bits (those of 1 bit are -1 and 1), a ``scheme``
-    of :data:`phonolith.compiler.weight_formats.SCHEMES` (asymmetric: zero points at random), and one scale per channel or
-    per ``block`` of K (128, for example).
+    of :data:`phonolith.compiler.weight_formats.SCHEMES` (asymmetric: zero points at random), and one scale per channel
+    or per ``block`` of K (128, for example).
 
     Returns ``cycles``, ``macs``, ``utilisation`` (0..1), ``bit_exact`` and ``engines`` (see the contract of the
     commands); ``explained``: with ``products`` of :func:`phonolith.compiler.explain.explain`
@@ -38,7 +38,8 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     left = operand(a, (m, k), "A", rng)
     if transpose_b or runtime_b:
         if bits != 8 or scheme != "symmetric" or block:
-            raise PhonolithError("option", "a run-time B has 8 bits and one scale.", "Leave out bits, scheme and block.")
+            raise PhonolithError("option", "a run-time B has 8 bits and one scale.",
+                                 "Leave out bits, scheme and block.")
         right = operand(b, (n, k) if transpose_b else (k, n), "B", rng)
         graph, inputs = runtime_product(left, right, transpose_b), {"a": left, "b": right}
     else:
@@ -94,7 +95,8 @@ def operand(given: Matrix, shape: tuple[int, int], name: str, rng: np.random.Gen
         low <= matrix.min() and matrix.max() <= high)
     if matrix.dtype == np.int8 and matrix.shape == shape and outside:
         raise PhonolithError("wrong-input", f"{name} reaches {matrix.min()} .. {matrix.max()}; numbers of {bits} bits "
-                             f"are {'-1 and 1' if bits == 1 else f'{low} .. {high}'}.", "Give more bits, or other numbers.")
+                             f"are {'-1 and 1' if bits == 1 else f'{low} .. {high}'}.",
+                             "Give more bits, or other numbers.")
     if matrix.shape != shape or matrix.dtype != np.int8:
         raise PhonolithError("wrong-input", f"{name} must be int8 {list(shape)}, not {matrix.dtype} "
                              f"{list(matrix.shape)}.", "Give matrices that fit M, K and N.")

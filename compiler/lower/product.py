@@ -34,9 +34,9 @@ class Product:
 
     Results of 4 bits are two to a byte: ``pairs`` of columns or rows, which ``y`` then counts.
 
-    Weights have ``bits`` bits as they are stored. With ``block`` sums of so many k are scaled each for itself; ``partial``:
-    they are added up in the vector unit (even if there is but one). ``zero_shift``: sums count so many places higher, and
-    the row's sum as often as the parameters say; None: the row's sum does not count.
+    Weights have ``bits`` bits as they are stored. With ``block`` sums of so many k are scaled each for itself;
+    ``partial``: they are added up in the vector unit (even if there is but one). ``zero_shift``: sums count so many
+    places higher, and the row's sum as often as the parameters say; None: the row's sum does not count.
     """
 
     a: Rows

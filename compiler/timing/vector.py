@@ -39,7 +39,8 @@ class VectorEngine(Engine):
         self.config = config
         self.ports = VectorPorts(config)
         self.tiles, self.started, self.soon = Times(clock), Times(clock), Times(clock)
-        self.last = self.soon_again = 0     # the cycle of the last row, and that from which another tile could be certain
+        # The cycle of the last row, and that from which another tile behind it would be certain.
+        self.last = self.soon_again = 0
         self.writers = {target: [number for number, each in enumerate(self.instructions)
                                  if each.control.get("destination") == destination]
                         for target, destination in SHARED.items()}

@@ -66,7 +66,8 @@ def vector(draw, emitter: Emitter, bank: int) -> None:
         pre=draw(st.sampled_from([Pre.NONE, Pre.BIAS])), parameter_base=draw(count),
         multiplier=multiplier, residual=multiplier != Multiplier.ELEMENT and draw(st.booleans()),
         residual_base=bank, residual_pitch=draw(count),
-        destination=destination, nibble=destination is Destination.SCRATCHPAD and draw(st.booleans()), destination_base=100 + draw(count),
+        destination=destination, nibble=destination is Destination.SCRATCHPAD and draw(st.booleans()),
+        destination_base=100 + draw(count),
         destination_pitch=draw(count), destination_byte=draw(st.booleans()), table=draw(st.booleans()))
 
 
