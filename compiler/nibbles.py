@@ -1,4 +1,4 @@
-"""How tensors of 4 bits are stored: two columns or two rows to a byte, as the next product needs them, or plain bytes.
+"""How tensors of 4 bits are stored: two columns or rows to a byte, as the product behind needs them, or plain bytes.
 
 A product of run-time operands takes weights of 4 bits in pairs along its inner dimension (docs/decisions/0018). Where
 that cannot be had, values of 4 bits lie in bytes of their own and are weights of 8 bits.
