@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from phonolith.compiler.costs import drain_cycles, program_beats
+from phonolith.compiler.footprint import block_count, sums_per_tile
 from phonolith.compiler.listing import nodes_by_word
 from phonolith.compiler.program import Program
 from phonolith.compiler.timing.model import Timed, Timing, predict
@@ -65,7 +66,8 @@ def durations(ends: list[int]) -> Iterator[int]:
 def needs(timed: Timed, config: MachineConfig) -> Iterator[tuple[str, int]]:
     """Yield the units that an instruction needs, and for how many cycles at least.
 
-    The array takes a step per k; a tile's sums need :func:`phonolith.compiler.costs.drain_cycles` to leave. Bus and
+    The array takes a step per weight byte of a column; a tile's sums
+    need :func:`phonolith.compiler.costs.drain_cycles` to leave. Bus and
     store: the cycles in which data move. Vector: rows and what an instruction costs besides.
     """
     instruction = timed.instruction
@@ -77,10 +79,10 @@ def needs(timed: Timed, config: MachineConfig) -> Iterator[tuple[str, int]]:
             yield "store", timed.steps
         case "MATMUL":
             tiles = config.tiles(operands["rows"], operands["columns"])
-            yield "array", tiles * operands["k"]
-            yield "drain", tiles * drain_cycles(config)
+            yield "array", tiles * -(-operands["k"] // (1 << instruction.control["log2_lanes"]))
+            yield "drain", tiles * sums_per_tile(instruction) * drain_cycles(config)
         case "VECTOR":
             rows, chunks = counts(instruction, config)
-            yield "vector", rows * chunks + pipeline_cycles(instruction)
+            yield "vector", rows * chunks * block_count(instruction) + pipeline_cycles(instruction)
         case "ROWOP":
             yield "vector", rowop_cycles(instruction, config)
