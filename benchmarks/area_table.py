@@ -34,6 +34,7 @@ GROWTH = {
     "row_registers": ("fixed", "row"),
     "row_units": ("row_unit",),
     "table_control": ("column",),
+    "partial_sums": ("fixed", "column", "register_sum"),
     "vector_control": ("fixed", "row", "column"),
     "transposer": ("fixed", "dma_byte_word_byte"),
     "load": ("fixed", "dma_byte", "word_byte"),

@@ -10,6 +10,8 @@ from phonolith.cli.explain import EXPLAIN, print_explanation, print_prediction
 from phonolith.cli.output import cell, percent, print_facts, print_table
 
 SIZE = click.IntRange(min=1)
+BITS = click.option("--bits", type=click.Choice(["8", "4", "2", "1"]), default="8", show_default=True,
+                    help="Bits of a weight.")
 
 
 @click.group()
@@ -45,21 +47,26 @@ def print_engines(engines: dict[str, dict[str, Any]]) -> None:
 @click.argument("m", type=SIZE)
 @click.argument("k", type=SIZE)
 @click.argument("n", type=SIZE)
-@click.option("--bits", type=click.Choice(["8"]), default="8", show_default=True, help="Bits of a weight.")
+@BITS
+@click.option("--scheme", type=click.Choice(["symmetric", "asymmetric"]), default="symmetric", show_default=True,
+              help="Of constant weights: with or without zero points.")
+@click.option("--block", type=click.Choice(["channel", "32", "64", "128", "256"]), default="channel", show_default=True,
+              help="What of K shares a scale.")
 @click.option("--transpose-b", is_flag=True, help="B is made at run time, N x K (as in Q K^T).")
 @click.option("--runtime-b", is_flag=True, help="B is made at run time, K x N (as in P V).")
 @EXPLAIN
 @click.option("--a", type=PATH, metavar="NPY", help="int8 matrix M x K; random by default.")
 @click.option("--b", type=PATH, metavar="NPY", help="int8 matrix B; random by default.")
 @verb(render_product, exit_code=lambda result: 0 if result["bit_exact"] else 1)
-def gemm(config, m: int, k: int, n: int, bits: str, transpose_b: bool, runtime_b: bool, explained: bool,
-         a: Path | None, b: Path | None) -> Result:
+def gemm(config, m: int, k: int, n: int, bits: str, scheme: str, block: str, transpose_b: bool, runtime_b: bool,
+         explained: bool, a: Path | None, b: Path | None) -> Result:
     """Multiply A (M x K) by B (K x N) on the RTL; by default B is a constant weight."""
     from phonolith.sim.bench import bench_gemm
 
     if transpose_b and runtime_b:
         raise click.UsageError("--transpose-b and --runtime-b exclude each other.")
-    return bench_gemm(m, k, n, config, transpose_b=transpose_b, runtime_b=runtime_b, a=a, b=b, explained=explained)
+    return bench_gemm(m, k, n, config, transpose_b=transpose_b, runtime_b=runtime_b, a=a, b=b, explained=explained,
+                      bits=int(bits), scheme=scheme, block=None if block == "channel" else int(block))
 
 
 @bench.command()
@@ -76,9 +83,10 @@ def dwconv(config, frames: int, channels: int, kernel: int, explained: bool) -> 
 
 
 @bench.command()
+@BITS
 @verb(lambda result: print_facts((name, cell(value)) for name, value in result.items()))
-def speed(config) -> Result:
+def speed(config, bits: str) -> Result:
     """Measure simulated cycles per CPU second, and what the build costs."""
     from phonolith.sim.bench import bench_speed
 
-    return bench_speed(config)
+    return bench_speed(config, int(bits))

@@ -128,7 +128,7 @@ def _bits(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--kind", type=click.Choice(["graph", "conformer", "program"]), default="graph",
               help="Random cases: compiled graphs, whole Conformers, or instruction streams that no compiler made.")
 @click.option("--bits", metavar="B|any", callback=_bits,
-              help="Bits of the weights of random graphs and Conformers: 1, 2, 4, 8, or any of them.")
+              help="Bits of the weights of random graphs and Conformers: 1, 2, 4 or 8; any of them by default.")
 @click.option("--scheme", metavar="S",
               help="Their scales and zero points: tensor, symmetric or asymmetric (per channel), or per block, "
                    "symmetric-32 or asymmetric-128, for example.")
@@ -162,7 +162,7 @@ def verify(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     if fault is not None:
         return inject(config, audio, data, strings, model, count, kind, bits, scheme, seed, stalls, rungs, fault)
     if count is not None:
-        return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves, bits, scheme)
+        return ladder.verify_random(kind, count, config, seed, rungs, stalls, waves, bits or "any", scheme)
     if data is not None:
         return ladder.verify_strings(data, strings, model, config, rungs, seed, waves)
     return ladder.verify_utterances(audio, model, config, rungs, waves)
@@ -181,7 +181,7 @@ def inject(config, audio: tuple[Path, ...], data: Path | None, strings: int, mod
     if count is not None and kind == "program":
         return inject_into_programs(count, config, fault, seed, stalls)
     if count is not None:
-        cases = ladder.RANDOM_CASES[kind](count, seed, bits, scheme)
+        cases = ladder.RANDOM_CASES[kind](count, seed, bits or "any", scheme)
     elif data is not None:
         cases = ladder.string_cases(data, strings, model, seed)
     else:

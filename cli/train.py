@@ -12,6 +12,40 @@ DATA = click.option("--data", type=PATH, required=True, metavar="DIR|CSV",
                     help="Folder of {digit}_{speaker}_{take}.wav, or a manifest path,text,speaker,split.")
 
 
+class Group(click.ParamType):
+    """A number of weights, or a word that says what shares a scale."""
+
+    name = "group"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+        return int(value) if str(value).isdecimal() else value
+
+
+class Calibration(click.ParamType):
+    """A way to choose ranges, or a number of strings."""
+
+    name = "method"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+        if str(value).isdecimal() and int(value) < 1:
+            self.fail("there is nothing to calibrate with: give a string or more.", param, ctx)
+        return int(value) if str(value).isdecimal() else value
+
+
+class LayerBits(click.ParamType):
+    """``NAME=BITS``; a pair."""
+
+    name = "layer"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        layer, _, bits = value.rpartition("=")
+        if not layer or not bits.isdecimal():
+            self.fail(f"{value!r} is not NAME=BITS, like output=4.", param, ctx)
+        return layer, int(bits)
+
+
 def render_facts(result: Result) -> None:
     """Print the plain values of a result."""
     print_facts((name, cell(value)) for name, value in result.items() if not isinstance(value, list | dict))
@@ -42,21 +76,57 @@ def train(_config, data: Path, output: Path, spec: Path | None, steps: int, seed
 @DATA
 @click.option("-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
               help="Quantized model to write.")
-@click.option("--calibrate", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
+@click.option("--strings", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
               help="Training strings that set the activation scales.")
-@click.option("--bits", type=int, default=8, show_default=True, help="Width of weights and activations.")
+@click.option("--bits", type=int, default=8, show_default=True,
+              help="Width of weights between the first and the last linear layer: 8, 4, 2 or 1.")
+@click.option("--scheme", default="symmetric", show_default=True,
+              help="symmetric, or asymmetric: weights with a zero point, 1 bit with a mean.")
+@click.option("--block", type=Group(), default="channel", show_default=True, metavar="N|channel|tensor",
+              help="What shares a scale: 32, 64, 128 or 256 weights along K, a channel, all of a layer.")
+@click.option("--clip-search", is_flag=True, help="Clip each range of weights where its L1 error is smallest.")
+@click.option("--power-of-two", is_flag=True, help="Scales that are powers of two.")
+@click.option("--layer", "layers", type=LayerBits(), multiple=True, metavar="NAME=BITS",
+              help="Width of one layer's weights; repeatable.")
+@click.option("--calibrate", type=Calibration(), default="max", show_default=True, metavar="METHOD",
+              help="How int8 ranges are chosen: max, percentile, mse, clip (or a number of strings, as --strings).")
+@click.option("--clip", hidden=True, help="The former name of --calibrate METHOD.")
+@click.option("--kv-bits", type=int, default=8, show_default=True, help="Width of keys and values: 8 or 4.")
 @click.option("--softmax-bits", type=int, default=8, show_default=True,
               help="Width of exponentials: 16 for long rows, at two to three times the cycles of attention.")
-@click.option("--clip", default="max", show_default=True, help="How int8 ranges are chosen.")
+@click.option("--budget-bytes", type=click.IntRange(min=1), metavar="N",
+              help="Choose the layers' widths so that all constants take so many bytes at most.")
+@click.option("--budget-cycles", type=click.IntRange(min=1), metavar="N",
+              help="The same for the array's cycles per 100 frames, if it is never idle.")
+@click.option("--train-steps", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Train the float model so long with rounded weights first.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True,
+              help="The highest of that training: less for wider weights.")
+@click.option("--train-activations", is_flag=True, help="Round what the layers read while training, too.")
 @MAX_FRAMES
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @verb(render_facts)
-def quantize(_config, model: Path, data: Path, output: Path, calibrate: int, bits: int, softmax_bits: int,
-             clip: str, max_frames: int, seed: int) -> Result:
+def quantize(config, model: Path, data: Path, output: Path, strings: int, bits: int, scheme: str,
+             block: str | int, clip_search: bool, power_of_two: bool, layers: tuple[tuple[str, int], ...],
+             calibrate: str | int, clip: str | None, kv_bits: int, softmax_bits: int, budget_bytes: int | None,
+             budget_cycles: int | None, train_steps: int, learning_rate: float,
+             train_activations: bool, max_frames: int, seed: int) -> Result:
     """Turn a float checkpoint into an integer model, its scales from recordings (needs EXTRAS=train)."""
-    from phonolith.compiler.quantize import quantize_checkpoint
+    from phonolith.compiler.mixed_precision import Budget, node_bytes, node_cycles
+    from phonolith.compiler.quantization import Quantization
+    from phonolith.compiler.quantize import FineTuning, quantize_checkpoint
+    from phonolith.compiler.weight_quantizer import WeightScheme
 
-    return quantize_checkpoint(model, data, output, calibrate, seed, bits, clip, softmax_bits, max_frames)
+    if isinstance(calibrate, int):
+        strings, calibrate = calibrate, "max"
+    weights = WeightScheme(bits, scheme, block, clip_search, power_of_two)
+    options = Quantization(weights, dict(layers), clip or calibrate, softmax_bits, kv_bits, max_frames)
+    if budget_bytes and budget_cycles:
+        raise click.UsageError("--budget-bytes and --budget-cycles exclude each other.")
+    budget = Budget(budget_bytes) if budget_bytes else Budget(budget_cycles, "cycles") if budget_cycles else None
+    cost = node_cycles(config.rows, config.columns) if budget_cycles else node_bytes
+    training = FineTuning(train_steps, train_activations, learning_rate)
+    return quantize_checkpoint(model, data, output, strings, seed, options, training, budget, cost)
 
 
 def render_error_rate(result: Result) -> None:

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.ir import DTYPES, Graph
 from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.program import Program
+from phonolith.compiler.quantization import Quantization
 from phonolith.compiler.quantize import quantize
+from phonolith.compiler.weight_quantizer import WeightScheme
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -45,7 +47,9 @@ class Compiled:
 
 
 def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config: MachineConfig | None = None, *,
-            bits: int = 8, clip: str = "max", softmax_bits: int = 8, max_frames: int = MAX_FRAMES,
+            bits: int = 8, scheme: str = "symmetric", block: str | int = "channel", clip_search: bool = False,
+            power_of_two: bool = False, clip: str = "max", softmax_bits: int = 8, kv_bits: int = 8,
+            max_frames: int = MAX_FRAMES, layer_bits: Mapping[str, int] | None = None,
             name: str | None = None) -> Compiled:
     """Quantize and compile a ``torch.nn.Module``.
 
@@ -60,8 +64,10 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
         Representative inputs, of any lengths.
     config : MachineConfig, optional
         The machine; the default one without it.
-    bits, clip, softmax_bits, max_frames
-        Of :func:`phonolith.compiler.quantize.quantize`.
+    bits, scheme, block, clip_search, power_of_two
+        Of weights: :class:`phonolith.compiler.weight_quantizer.WeightScheme`; ``block`` is its group.
+    clip, softmax_bits, kv_bits, max_frames, layer_bits
+        Of :class:`phonolith.compiler.quantization.Quantization`.
     name : str, optional
         Of the model; the module's class by default.
 
@@ -72,9 +78,10 @@ def compile(module: Any, example_inputs: Any, calibration: Iterable[Any], config
         with its line), ``input-shape``, ``input-too-long``, ``option``, ``calibration``, ``does-not-fit``.
     """
     example = single(example_inputs)
+    weights = WeightScheme(bits, scheme, block, clip_search, power_of_two)
+    options = Quantization(weights, layer_bits or {}, clip, softmax_bits, kv_bits, max_frames)
     graph = quantize(import_module(module, example, name or type(module).__name__),
-                     [sequence(each).astype(np.float32) for each in calibration], bits, clip,
-                     softmax_bits=softmax_bits, max_frames=max_frames)
+                     [sequence(each).astype(np.float32) for each in calibration], options)
     return Compiled(graph, compile_graph(graph, config or MachineConfig(), int(example.shape[1])))
 
 

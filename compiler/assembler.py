@@ -151,17 +151,20 @@ class Emitter:
                residual: bool = False, residual_base: Value = 0, residual_pitch: Value = 0,
                saturate: isa.Saturate = isa.Saturate.NONE, table: bool = False, table_signed: bool = False,
                destination: isa.Destination = isa.Destination.NONE, destination_base: Value = 0,
-               destination_pitch: Value = 0, destination_byte: bool = False,
+               destination_pitch: Value = 0, destination_byte: bool = False, nibble: bool = False,
                reduce: isa.Reduce = isa.Reduce.NONE, reduce_register: int = 0, row_register: int = 0,
                factor_register: int = 0, row_sum: bool = False, zero_shift: int = 0, blocks: int = 0, wait=(),
                signal=()) -> None:
-        """Pass rows through the vector data path; ``factor`` is (multiplier, shift), ``blocks`` 0 for no partial sums."""
+        """Pass rows through the vector data path.
+
+        ``factor`` is (multiplier, shift); ``blocks`` 0: no partial sums.
+        """
         control = isa.pack(
             isa.VECTOR_CONTROL, source=source, source_width=source_width, pre=pre, multiplier=multiplier,
             post_bias=post_bias, residual=residual, saturate=saturate, table=table, table_signed=table_signed,
             destination=destination, destination_byte=destination_byte, reduce=reduce,
             reduce_register=reduce_register, row_register=row_register, factor_register=factor_register,
-            row_sum=row_sum, zero_shift=zero_shift, partial=blocks > 0)
+            row_sum=row_sum, zero_shift=zero_shift, partial=blocks > 0, nibble=nibble)
         self._append("VECTOR", {
             "control": control, "rows": rows, "columns": columns, "source_base": source_base,
             "source_pitch": source_pitch, "residual_base": residual_base, "residual_pitch": residual_pitch,

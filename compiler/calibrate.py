@@ -9,7 +9,7 @@ from phonolith.compiler.float_graph import FloatGraph, evaluate
 from phonolith.hw.errors import PhonolithError
 
 SAMPLES_PER_UTTERANCE = 4096
-CLIPS = ("max", "percentile", "mse")
+CLIPS = ("max", "percentile", "mse", "clip")
 PERCENTILE = 99.99
 CANDIDATES = np.linspace(0.3, 1.0, 36)
 
@@ -25,7 +25,7 @@ class Observed:
         """Return the magnitude that the largest of ``levels`` steps should stand for.
 
         ``max``: the largest seen. ``percentile``: the 99.99th. ``mse``: the clip between 0.3 and 1 times the
-        largest that minimises the mean squared error of rounding and clipping.
+        largest that minimises the mean squared error of rounding and clipping. ``clip``: the mean absolute one.
         """
         if self.maximum == 0:
             return 1.0
@@ -33,14 +33,15 @@ class Observed:
             return self.maximum
         if method == "percentile":
             return max(float(np.percentile(self.samples, PERCENTILE)), self.maximum * 1e-3)
-        errors = [_squared_error(self.samples, c * self.maximum, levels) for c in CANDIDATES]
+        power = 2 if method == "mse" else 1
+        errors = [_error(self.samples, c * self.maximum, levels, power) for c in CANDIDATES]
         return float(CANDIDATES[int(np.argmin(errors))] * self.maximum)
 
 
-def _squared_error(samples: np.ndarray, clip: float, levels: int) -> float:
+def _error(samples: np.ndarray, clip: float, levels: int, power: int) -> float:
     step = np.float32(clip / levels)
     quantized = np.minimum(np.rint(samples / step), levels) * step
-    return float(np.mean((samples - quantized) ** 2))
+    return float(np.mean(np.abs(samples - quantized) ** power))
 
 
 def observe(graph: FloatGraph, calibration: Iterable[np.ndarray], seed: int = 0) -> dict[str, Observed]:
@@ -63,7 +64,6 @@ def observe(graph: FloatGraph, calibration: Iterable[np.ndarray], seed: int = 0)
         raise PhonolithError("calibration", "there is nothing to calibrate with.", "Give an utterance or more.")
     broken = [name for name, maximum in maxima.items() if not np.isfinite(maximum)]
     if broken:
-        raise PhonolithError(
-            "calibration", f"the values of {broken[0]!r} are not finite.", "Train the float model again."
-        )
+        remedy = "Give finite inputs." if broken[0] == graph.input else "Train the float model again."
+        raise PhonolithError("calibration", f"the values of {broken[0]!r} are not finite.", remedy)
     return {name: Observed(maxima[name], np.concatenate(samples[name])) for name in maxima}

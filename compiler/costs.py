@@ -1,5 +1,7 @@
 """Cycles that follow from a machine's dimensions: one definition for plans, explanations and the timing model."""
 
+from collections.abc import Iterable
+
 from phonolith.hw.config import MachineConfig
 
 PROGRAM_WORD_BYTES = 4
@@ -11,13 +13,13 @@ def launch_cycles(config: MachineConfig) -> int:
 
 
 def drain_cycles(config: MachineConfig) -> int:
-    """Return the cycles that a tile's sums need to leave: the least from one tile to the next."""
-    return max(config.rows, launch_cycles(config))
+    """Return the cycles that a tile's sums need to leave: the least from one sum to the next."""
+    return max(config.rows, config.columns)
 
 
-def tile_cycles(k: int, config: MachineConfig) -> int:
-    """Return the cycles from one tile of inner dimension ``k`` to the next."""
-    return max(k, drain_cycles(config))
+def tile_cycles(sums: Iterable[int], config: MachineConfig) -> int:
+    """Return the cycles from one tile to the next, whose ``sums`` take so many steps each."""
+    return sum(max(steps, drain_cycles(config)) for steps in sums)
 
 
 def program_beats(words: int, config: MachineConfig) -> int:

@@ -22,6 +22,10 @@ class Stride:
         return (frames + self.padding - self.kernel) // self.step + 1
 
 
+# What leaves one of two things, and the last one of an odd number.
+PAIRS = Stride(kernel=2, step=2, padding=1)
+
+
 @dataclass(frozen=True)
 class Size:
     """``scale`` times the frames that some convolutions leave; at most ``maximum``."""
@@ -101,6 +105,16 @@ def plus(count: int, addend: int) -> int:
     if not isinstance(count, Count):
         return count + addend
     return Count(count.size, count.first, count.limit, count.offset + addend)
+
+
+def halved(count: int) -> int:
+    """Return the pairs in a count, the last of which may be half; of a part of a size, from an even number on."""
+    if not isinstance(count, Count):
+        return -(-count // 2)
+    if count.first % 2 or count.offset % 2 or count.size.scale != 1:
+        raise ValueError(f"pairs must begin with an even number of a size, not with {count.first} + {count.offset}")
+    size = Size(-(-count.size.maximum // 2), (*count.size.strides, PAIRS))
+    return Count(size, count.first // 2, -(-count.limit // 2), count.offset // 2)
 
 
 def at_least_one(count: int) -> int:

@@ -66,7 +66,7 @@ def described(plan: Plan) -> dict:
 def bound(plan: Plan, size: ProductSize, config: MachineConfig) -> str:
     """Return what needs most cycles; the array's are its drain's where sums take longer to leave than to make."""
     most = max(plan.busy, key=lambda unit: plan.busy[unit])
-    return "drain" if most == "array" and size.k < drain_cycles(config) else most
+    return "drain" if most == "array" and max(size.sums) < drain_cycles(config) else most
 
 
 def alternatives(best: Plan, others: list[Plan]) -> list[Plan]:

@@ -31,9 +31,9 @@ def encode_multiplier(factor: float) -> tuple[int, int]:
 
 
 def encode_multipliers(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return :func:`encode_multiplier` of each factor as two int32 arrays."""
-    pairs = np.array([encode_multiplier(float(factor)) for factor in factors], np.int32).reshape(-1, 2)
-    return pairs[:, 0].copy(), pairs[:, 1].copy()
+    """Return :func:`encode_multiplier` of each factor as two int32 arrays of the factors' shape."""
+    pairs = np.array([encode_multiplier(float(factor)) for factor in factors.ravel()], np.int32).reshape(-1, 2)
+    return pairs[:, 0].reshape(factors.shape), pairs[:, 1].reshape(factors.shape)
 
 
 def encode_reciprocal(factor: float) -> tuple[int, int]:

@@ -29,6 +29,7 @@ reshape       x ``[T, ..]``            tail
 ============= ======================== ==========================================================
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,8 +69,12 @@ def evaluate(graph: FloatGraph, x: np.ndarray) -> dict[str, np.ndarray]:
 
     What an operator computes on the way to its result is in there, too, as ``node.part``.
     """
-    values = {graph.input: np.asarray(x, np.float32)}
-    for node in graph.nodes:
+    return evaluate_nodes(graph.nodes, {graph.input: np.asarray(x, np.float32)})
+
+
+def evaluate_nodes(nodes: Iterable[FloatNode], values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add the values of ``nodes``, in topological order, to those known, and return them all."""
+    for node in nodes:
         arguments = [values[name] for name in node.inputs]
         value = OPERATORS[node.op](*arguments, **node.constants, **node.attributes)
         parts = value if isinstance(value, dict) else {"": value}

@@ -9,6 +9,8 @@ from phonolith.compiler.float_graph import FloatGraph, FloatNode
 from phonolith.hw.errors import PhonolithError
 
 PRODUCTS = ("linear", "conv2d", "depthwise")
+# Where the operands that are keys or values begin.
+KEYS = {"scores": 1, "context": 1, "attention": 1}
 
 
 def simplify(graph: FloatGraph) -> FloatGraph:
@@ -80,10 +82,23 @@ def split_gated(graph: FloatGraph) -> FloatGraph:
 
     A factor of such a product is int16 and a gate a byte, so that they cannot be parts of one tensor.
     """
+    return _split(graph, lambda reader, name: reader.op == "multiply")
+
+
+def split_keys(graph: FloatGraph) -> FloatGraph:
+    """Make linear layers of their own of the parts of a projection that holds keys or values of attention.
+
+    Those of 4 bits cannot be parts of one tensor with queries of 8.
+    """
+    return _split(graph, lambda reader, name: name in reader.inputs[KEYS.get(reader.op, len(reader.inputs)):])
+
+
+def _split(graph: FloatGraph, is_reason: Callable[[FloatNode, str], bool]) -> FloatGraph:
+    """Split projections all of whose readers are slices, if ``is_reason(node, slice)`` of any that reads a slice."""
     nodes, split = {node.name: node for node in graph.nodes}, []
     for node in graph.nodes:
         readers = disjoint_slices(graph, node)
-        if any(each.op == "multiply" for reader in readers for each in graph.consumers(reader.name)):
+        if any(is_reason(each, reader.name) for reader in readers for each in graph.consumers(reader.name)):
             split.append(node.name)
             nodes |= {reader.name: _columns(node, reader, number) for number, reader in enumerate(readers)}
     renamed = {name: node.name for name, node in nodes.items()}

@@ -10,7 +10,18 @@ from enum import IntEnum
 
 from phonolith.compiler.disassembler import Resolved, signed
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import BLOCKS, Destination, Multiplier, Pre, Source, Target, Width, reads_residual
+from phonolith.hw.isa import (
+    BLOCKS,
+    Destination,
+    Multiplier,
+    Pre,
+    Source,
+    Target,
+    Width,
+    chunks_per_word,
+    reads_residual,
+    rows_per_word,
+)
 
 
 class Memory(IntEnum):
@@ -147,7 +158,8 @@ def vector_accesses(instruction: Resolved, config: MachineConfig) -> Iterator[Ac
     if reads_residual(control):
         yield scratch(o, "residual", rows, chunks, False)
     if control["destination"] == Destination.SCRATCHPAD:
-        yield scratch(o, "destination", rows, halves if control["destination_byte"] else chunks, True)
+        height, width = -(-rows // rows_per_word(control)), -(-chunks // chunks_per_word(control))
+        yield scratch(o, "destination", height, width, True)
     if control["destination"] == Destination.ACTIVATION:
         tiles, words = -(-rows // config.rows), -(-chunks * config.columns // config.word_bytes)
         interval = strided(o["destination_base"], tiles, o["destination_pitch"], words)

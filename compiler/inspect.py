@@ -28,6 +28,19 @@ def node_macs(node: Node, shapes: dict[str, Shape]) -> int:
     return 0
 
 
+def node_mac_bits(node: Node, shapes: dict[str, Shape], dtypes: dict[str, str]) -> int:
+    """Return :func:`node_macs`, each times the bits of what its weight, or its operand in a weight's place, has."""
+    if "weight" in node.constants:
+        return node_macs(node, shapes) * weight_format(node).bits
+    bits = [4 if dtypes[name] == "int4" else 8 for name in node.inputs]
+    if node.op != "attention":
+        return node_macs(node, shapes) * bits[-1]
+    width, value_width = shapes[node.inputs[0]][-1], shapes[node.inputs[2]][-1]
+    positions = width if "positions" in node.constants else 0
+    pairs = node_macs(node, shapes) // (width + positions + value_width)
+    return pairs * (width * bits[1] + positions * 8 + value_width * bits[2])
+
+
 def visible_pairs(attention: Node, frames: int) -> int:
     """Return how many pairs of query and key an attention over chunks of ``frames`` rows scores."""
     chunks = visible_chunks(frames, *(attention.attributes.get(name, 0) for name in ("chunk", "left", "before")))
@@ -44,8 +57,8 @@ def tensor_bytes(dtype: str, shape: Shape) -> int:
 def constant_bytes(node: Node) -> int:
     """Return the bytes of a node's constants in DRAM, without what a machine's tiles add.
 
-    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel take 8 bytes, and so do multiplier,
-    shift and zero of every channel and block.
+    Weights are packed at their bits. Bias, multiplier, shift and zero of a channel, or of a channel's block, take 8
+    bytes.
     """
     others = sum(constant.nbytes for role, constant in node.constants.items() if role not in CHANNEL_ROLES)
     if "gamma" in node.constants:
@@ -53,8 +66,7 @@ def constant_bytes(node: Node) -> int:
     if "weight" not in node.constants:
         return others
     form = weight_format(node)
-    factors = 1 + form.n_blocks if form.blocked else 1
-    return others + form.channels * (form.row_bytes + CHANNEL_BYTES * factors)
+    return others + form.channels * (form.row_bytes + CHANNEL_BYTES * form.n_blocks)
 
 
 def describe_node(node: Node, dtypes: dict[str, str], shapes: dict[str, Shape]) -> dict:

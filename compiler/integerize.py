@@ -1,6 +1,7 @@
 """From float operators to integer operators, once the dtype and scale of every tensor are chosen."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,16 +20,17 @@ from phonolith.compiler.float_kernels import FUNCTIONS
 from phonolith.compiler.ir import DTYPES, Graph, Node, Value
 from phonolith.compiler.position_tables import absolute_rows, int16_steps, relative_tables
 from phonolith.compiler.tensor_types import (
+    LEVELS,
     WANTS,
+    ScaleRule,
     TensorTypes,
-    byte_scale,
     factor_scale,
-    int16_scale,
     satisfies,
 )
+from phonolith.compiler.weight_quantizer import BIAS_LIMIT, QuantizedWeight, WeightScheme, quantize_weight
 
-WEIGHT_LEVELS = 127
-BIAS_LIMIT = 1 << 28
+# Partial sums of blocks, and with them the bias, are in steps of 1/256 of the output's.
+BLOCK_STEPS = 256
 # LayerNorm's normalised rows are int16 in steps of 2**-10: standard deviations up to 32.
 NORMAL_STEPS = 1024
 # The exponentials of 8 bits end with the smallest that rounds to 1 of 255, those of 16 bits with that of 65535.
@@ -46,14 +48,15 @@ class Integerizer:
     ----------
     graph : the float graph, ReLUs fused.
     types : dtype and scale of each of its tensors.
-    observed, method : for tensors that are rescaled to a second type.
+    observed, rule : for tensors that are rescaled to a second type.
+    schemes : of each product's weights, by name.
     softmax_bits : width of exponentials, one of :data:`SOFTMAX_BITS`.
     max_frames : rows that tables of positions are made for.
     """
 
-    def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], method: str,
-                 softmax_bits: int = 8, max_frames: int = MAX_FRAMES):
-        self.graph, self.types, self.observed, self.method = graph, types, observed, method
+    def __init__(self, graph: FloatGraph, types: TensorTypes, observed: dict[str, Observed], rule: ScaleRule,
+                 schemes: Mapping[str, WeightScheme], softmax_bits: int = 8, max_frames: int = MAX_FRAMES):
+        self.graph, self.types, self.observed, self.rule, self.schemes = graph, types, observed, rule, schemes
         self.wide, self.max_frames = softmax_bits == 16, max_frames
         self.nodes: list[Node] = []
         self.converted: dict[tuple[str, str, float], str] = {}
@@ -78,14 +81,14 @@ class Integerizer:
         dtype, own = self.types.dtypes[name], self.types.scales[name]
         if satisfies(dtype, want) and (scale is None or scale == own):
             return name, dtype, float(own)
-        dtype = "int8" if want == "byte" else want
+        dtype = want if want in LEVELS else "int8"
         target = scale or self._second_scale(name, dtype)
         return self._rescaled(name, dtype, target), dtype, target
 
     def _second_scale(self, name: str, dtype: str) -> float:
         if dtype == "int16":
-            return int16_scale(self.observed[name].maximum)
-        return byte_scale(self.observed[name], dtype, self.method)
+            return self.rule.int16(self.observed[name].maximum)
+        return self.rule.byte(self.observed[name], dtype)
 
     def _rescaled(self, name: str, dtype: str, scale: float) -> str:
         key = (name, dtype, scale)
@@ -103,36 +106,42 @@ class Integerizer:
     def _node(self, node: FloatNode, op: str, inputs, constants=None, **attributes) -> Node:
         return Node(node.name, op, tuple(inputs), self.types.dtypes[node.name], constants or {}, attributes)
 
-    def _channel_constants(self, node: FloatNode, x_scale: float) -> dict[str, np.ndarray]:
-        """Weights by output channel, bias in steps of the products, multipliers to the output's scale."""
-        weight, bias = (node.constants[role].astype(np.float64) for role in ("weight", "bias"))
-        weight_scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / WEIGHT_LEVELS
-        # A channel of tiny weights and a large bias: coarser weights keep the bias inside int32.
-        weight_scale = np.maximum(weight_scale, np.abs(bias) / (x_scale * BIAS_LIMIT))
-        weight_scale = np.where(weight_scale == 0, 1.0, weight_scale)
-        step = weight_scale.reshape(-1, *[1] * (weight.ndim - 1))
-        product_scale = x_scale * weight_scale
-        multiplier, shift = encode_multipliers(product_scale / self.types.scales[node.name])
-        return {
-            "weight": np.clip(np.rint(weight / step), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8),
-            "bias": np.rint(bias / product_scale).astype(np.int32),
-            "multiplier": multiplier,
-            "shift": shift,
-        }
+    def _product(self, node: FloatNode, op: str, **geometry) -> Node:
+        """A product with constant weights: codes, and what turns sums of their products into the output's steps."""
+        x, _, x_scale = self.operand(node)
+        scheme, weight = self.schemes[node.name], node.constants["weight"]
+        bias = node.constants["bias"].astype(np.float64)
+        quantized = quantize_weight(weight.reshape(len(weight), -1), scheme, bias / x_scale)
+        constants = self._block_constants if scheme.block else self._channel_constants
+        zero, attributes = zero_points(quantized, scheme)
+        factors = constants(quantized, bias, x_scale, self.types.scales[node.name])
+        return self._node(node, op, (x,), {"weight": quantized.codes.reshape(weight.shape)} | factors | zero,
+                          **geometry, **attributes)
+
+    @staticmethod
+    def _channel_constants(weight: QuantizedWeight, bias: np.ndarray, x_scale: float, y_scale) -> dict[str, np.ndarray]:
+        """Bias in steps of the products, multipliers to the output's scale, all ``[N]``."""
+        product_scale = x_scale * weight.scale[:, 0] / (1 << weight.zero_shift)
+        multiplier, shift = encode_multipliers(product_scale / y_scale)
+        return {"bias": np.rint(bias / product_scale).astype(np.int32), "multiplier": multiplier, "shift": shift}
+
+    @staticmethod
+    def _block_constants(weight: QuantizedWeight, bias: np.ndarray, x_scale: float, y_scale) -> dict[str, np.ndarray]:
+        """Bias ``[N]`` in steps of partial sums, multipliers ``[N, blocks]`` to them."""
+        steps = np.broadcast_to(np.asarray(y_scale) / BLOCK_STEPS, bias.shape)
+        multiplier, shift = encode_multipliers(x_scale * weight.scale / (1 << weight.zero_shift) / steps[:, None])
+        # A bias beyond the limit saturates the output with or without the clip.
+        limited = np.clip(np.rint(bias / steps), -BIAS_LIMIT, BIAS_LIMIT)
+        return {"bias": limited.astype(np.int32), "multiplier": multiplier, "shift": shift}
 
     def _linear(self, node: FloatNode) -> Node:
-        x, _, scale = self.operand(node)
-        return self._node(node, "linear", (x,), self._channel_constants(node, scale))
+        return self._product(node, "linear")
 
     def _conv2d(self, node: FloatNode) -> Node:
-        x, _, scale = self.operand(node)
-        geometry = {name: node.attributes[name] for name in ("stride", "padding")}
-        return self._node(node, "conv2d", (x,), self._channel_constants(node, scale), **geometry)
+        return self._product(node, "conv2d", **{name: node.attributes[name] for name in ("stride", "padding")})
 
     def _depthwise(self, node: FloatNode) -> Node:
-        x, _, scale = self.operand(node)
-        padding = list(node.attributes["padding"])
-        return self._node(node, "depthwise_conv1d", (x,), self._channel_constants(node, scale), padding=padding)
+        return self._product(node, "depthwise_conv1d", padding=list(node.attributes["padding"]))
 
     def _scaled(self, node: FloatNode) -> Node:
         x, _, scale = self.operand(node)
@@ -143,7 +152,7 @@ class Integerizer:
     def _multiply(self, node: FloatNode) -> Node:
         """The first factor has a scale with which a shift makes the product's."""
         y, _, other = self.operand(node, 1)
-        scale, shift = factor_scale(self._scale(node), other, self.observed[node.inputs[0]].maximum)
+        scale, shift = factor_scale(self._scale(node), other, self.rule.int16(self.observed[node.inputs[0]].maximum))
         return self._node(node, "multiply", (self.operand(node, 0, scale)[0], y), shift=shift)
 
     def _function(self, node: FloatNode) -> Node:
@@ -208,7 +217,7 @@ class Integerizer:
         """Both terms of the scores have the scale of their sum."""
         (q, _, q_scale), (k, _, k_scale), (v, _, v_scale) = (self.operand(node, position) for position in range(3))
         terms = [f"{node.name}.{part}" for part in ("scores", "position_scores", "sums")]
-        scale = int16_scale(max(self.observed[term].maximum for term in terms if term in self.observed))
+        scale = self.rule.int16(max(self.observed[term].maximum for term in terms if term in self.observed))
         multiplier, shift = encode_multiplier(q_scale * k_scale / scale)
         scores = {"multiplier": multiplier, "shift": shift, "transpose_b": True, "heads": node.attributes["heads"]}
         exp, constants = self._exponential(scale * node.attributes["scale"])
@@ -240,3 +249,12 @@ class Integerizer:
 
     def _reshape(self, node: FloatNode) -> Node:
         return self._node(node, "reshape", node.inputs, tail=list(node.attributes["tail"]))
+
+
+def zero_points(weight: QuantizedWeight, scheme: WeightScheme) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return the constant **zero**, ``[N]`` or ``[N, blocks]``, and the attributes that say how weights are coded."""
+    attributes = {"bits": scheme.bits} if scheme.bits != 8 else {}
+    attributes |= {"block": scheme.block} if scheme.block else {}
+    if not scheme.has_zero:
+        return {}, attributes
+    return {"zero": weight.zero if scheme.block else weight.zero[:, 0]}, attributes | {"zero_shift": weight.zero_shift}

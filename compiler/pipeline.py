@@ -8,10 +8,11 @@ import numpy as np
 from phonolith.compiler.allocate import Dram
 from phonolith.compiler.assembler import Item, assemble
 from phonolith.compiler.counts import Count, Size
-from phonolith.compiler.inspect import node_macs
+from phonolith.compiler.inspect import node_mac_bits, node_macs
 from phonolith.compiler.ir import Graph
-from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels
+from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels, place_nibbles
 from phonolith.compiler.lower.depthwise import is_banded
+from phonolith.compiler.nibbles import pairs_of
 from phonolith.compiler.passes import lower_graph
 from phonolith.compiler.prefetch import VIEWS
 from phonolith.compiler.program import Program, Region
@@ -19,7 +20,7 @@ from phonolith.compiler.registers import with_registers
 from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import Shape, check_frames, infer_shapes
 from phonolith.compiler.synchronize import synchronize
-from phonolith.compiler.views import View
+from phonolith.compiler.views import BlockedView, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -86,8 +87,9 @@ def for_frames(program: Program, graph: Graph, frames: int) -> Program:
 def set_length(program: Program, lowered: Graph, frames: int) -> Program:
     """Return the program of a lowered graph set to inputs of ``frames`` time steps, at most those it is made for."""
     shapes = infer_shapes(lowered, frames)
-    macs = {node.name: node_macs(node, shapes) for node in lowered.nodes}
-    regions = tuple(replace(region, macs=macs[region.node]) for region in program.regions)
+    dtypes = dtypes_of(lowered)
+    regions = tuple(replace(region, macs=node_macs(node, shapes), mac_bits=node_mac_bits(node, shapes, dtypes))
+                    for region, node in zip(program.regions, lowered.nodes, strict=True))
     return replace(program, length=frames, regions=regions, inputs=with_shapes(program.inputs, shapes),
                    tensors=with_shapes(program.tensors, shapes))
 
@@ -119,7 +121,7 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
 
     ``history``: rows in front of tensors that stay from run to run, zeros at first. What depthwise convolutions alone
     read of the host is stored channel by channel, what linear layers alone read of depthwise convolutions in blocks of
-    steps.
+    steps, and tensors of 4 bits two to a byte.
     """
     frames = conv_frames(graph)
     for name, rows in (history or {}).items():
@@ -134,11 +136,14 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
         else:
             ctx.views[value.name] = place(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows, size)
     for node in graph.nodes:
+        shape, frame = shapes[node.name], frames.get(node.name, (0, 0))
         if node.name in banded and reads_rows_only(graph, node.name):
-            ctx.views[node.name] = place_blocked(ctx.dram, shapes[node.name], node.dtype, ctx.config)
+            ctx.views[node.name] = place_blocked(ctx.dram, shape, node.dtype, ctx.config)
         elif node.op not in VIEWS:
-            frame = frames.get(node.name, (0, 0))
-            ctx.views[node.name] = place(ctx.dram, shapes[node.name], node.dtype, ctx.config, *frame)
+            turned = any(isinstance(ctx.views.get(name), BlockedView) for name in node.inputs)
+            pairs = pairs_of(graph, node, shapes, ctx.config, turned)
+            ctx.views[node.name] = (place_nibbles(ctx.dram, shape, ctx.config, pairs, frame[0]) if pairs else
+                                    place(ctx.dram, shape, node.dtype, ctx.config, *frame))
 
 
 def reads_rows_only(graph: Graph, name: str) -> bool:
@@ -176,5 +181,11 @@ def regions(graph: Graph, shapes: dict[str, Shape], owners: list[str], positions
     parts: dict[str, list[tuple[int, int]]] = {}
     for first, behind in zip(edges, edges[1:], strict=False):
         parts.setdefault(owners[first], []).append((positions[first], positions[behind]))
-    return tuple(Region(node.name, node.op, node_macs(node, shapes), tuple(parts.get(node.name, ())))
-                 for node in graph.nodes)
+    dtypes = dtypes_of(graph)
+    return tuple(Region(node.name, node.op, node_macs(node, shapes), node_mac_bits(node, shapes, dtypes),
+                        tuple(parts.get(node.name, ()))) for node in graph.nodes)
+
+
+def dtypes_of(graph: Graph) -> dict[str, str]:
+    """Return the dtype of every tensor of a graph."""
+    return {each.name: each.dtype for each in (*graph.inputs, *graph.nodes)}

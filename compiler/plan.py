@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from phonolith.compiler.allocate import Region, Ring
-from phonolith.compiler.costs import program_beats, tile_cycles
+from phonolith.compiler.costs import drain_cycles, program_beats, tile_cycles
+from phonolith.compiler.pack import tile_words
 from phonolith.compiler.tile import (
     Action,
     Drop,
@@ -38,6 +39,8 @@ ARRIVAL_CYCLES = 6
 # Cycles from the array's last operands to the first row of results in the scratchpad, besides C.
 DRAIN_CYCLES = 12
 WORDS_PER_CYCLE = 4
+# Cycles from a VECTOR's last row to the first of the next: the array waits for them if its sums leave no sooner.
+VECTOR_CYCLES = 6
 # Larger pieces than this many tiles save nothing.
 MOST_TILES = 64
 
@@ -90,9 +93,11 @@ class Costs:
     def __init__(self, size: ProductSize, config: MachineConfig):
         self.size = size
         self.config = config
-        self.words = -(-size.k // config.word_bytes)
-        self.interval = tile_cycles(size.k, config)
-        self.tile_beats = config.columns * self.words * config.word_bytes // config.dma_bytes
+        self.row_words, self.column_words = tile_words(size.k, config), tile_words(size.steps, config)
+        self.sums = len(size.sums)
+        self.interval = tile_cycles(size.sums, config)
+        self.drain_bound = max(size.sums) <= drain_cycles(config)
+        self.tile_beats = config.columns * self.column_words * config.word_bytes // config.dma_bytes
         # Cycles from one burst to the next when latency bounds them; every row, every slice of one, is a burst or more.
         self.read_cycles = (config.dram_latency + ISSUE_CYCLES) / config.reads_outstanding
         self.write_cycles = (config.dram_latency + ISSUE_CYCLES) / config.writes_outstanding
@@ -106,9 +111,10 @@ class Costs:
         if isinstance(piece, Block):
             return piece.rows * max(self.size.row_beats, round(self.size.segments * self.read_cycles))
         if not self.size.follows:
-            row_beats = -(-self.size.k // self.config.dma_bytes)
+            row_beats = -(-self.size.steps // self.config.dma_bytes)
             return round(self.size.column_count(piece) * max(row_beats, self.read_cycles))
-        parameters = self.size.column_count(piece) * PARAMETER_BYTES if self.size.has_parameters else 0
+        columns = self.size.column_count(piece)
+        parameters = columns * self.sums * PARAMETER_BYTES if self.size.has_parameters else 0
         return len(piece) * self.tile_beats + -(-parameters // self.config.dma_bytes)
 
     def sliced(self, rows: list[Block]) -> Block | None:
@@ -123,7 +129,8 @@ class Costs:
 
     def array_cycles(self, step: Step) -> int:
         """Return the cycles in which the array multiplies."""
-        return self.tiles(step.block) * len(step.tiles) * self.interval
+        wait = VECTOR_CYCLES if self.drain_bound else 0
+        return self.tiles(step.block) * len(step.tiles) * self.interval + wait
 
     def store_beats(self, step: Step) -> int:
         """Return the cycles of the bus to store a step's results."""
@@ -186,7 +193,8 @@ class Timeline:
             return
         room = 0
         if is_rows in self.rings:
-            region = self.rings[is_rows].take(self.costs.tiles(piece) * self.costs.words, "a candidate")
+            words = self.costs.row_words if is_rows else self.costs.column_words
+            region = self.rings[is_rows].take(self.costs.tiles(piece) * words, "a candidate")
             self.places[piece] = region
             room = max((time for low, high, time in self.released[is_rows] if low < region.high and region.low < high),
                        default=0)
@@ -220,7 +228,7 @@ class Timeline:
         last_tiles = (costs.tiles(step.block) - 1) * len(step.tiles) * costs.interval
         self.array = max(start + cycles, columns_there + last_tiles + 1, rows_there + 1)
         self.busy["array"] += cycles
-        rows = len(step.tiles) * step.block.rows
+        rows = len(step.tiles) * step.block.rows * costs.sums
         self.vector = max(self.vector + rows, self.array + config.columns + DRAIN_CYCLES + config.rows)
         self.busy["vector"] += rows
         beats = costs.store_beats(step)
@@ -268,7 +276,7 @@ def timed(order: Order, sliced: Block | None, description: str, size: ProductSiz
     costs = Costs(size, config)
     stationary_together, streamed_together = len(order.groups) == 1, order.all_stay
     together = {order.rows_stay: stationary_together, not order.rows_stay: streamed_together}
-    depths = {True: config.activation_depth, False: column_room(size, config) * costs.words}
+    depths = {True: config.activation_depth, False: column_room(size, costs, config) * costs.column_words}
     rings = {is_rows: Ring("memory", 0, depths[is_rows]) for is_rows, whole in together.items() if not whole}
     timeline = Timeline(costs, order, sliced, rings)
     try:
@@ -279,10 +287,10 @@ def timed(order: Order, sliced: Block | None, description: str, size: ProductSiz
                 timeline.words, description)
 
 
-def column_room(size: ProductSize, config: MachineConfig) -> int:
+def column_room(size: ProductSize, costs: Costs, config: MachineConfig) -> int:
     """Return the column tiles that fit on chip with their parameters."""
-    room = config.weight_depth // -(-size.k // config.word_bytes)
-    return min(room, config.parameter_depth) if size.has_parameters else room
+    room = config.weight_depth // costs.column_words
+    return min(room, config.parameter_depth // costs.sums) if size.has_parameters else room
 
 
 def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order, Block | None, str]]:
@@ -291,7 +299,7 @@ def candidates(size: ProductSize, config: MachineConfig) -> Iterator[tuple[Order
     With each come the rows to load in slices, and a description.
     """
     costs = Costs(size, config)
-    rooms = {True: config.activation_depth // costs.words, False: column_room(size, config)}
+    rooms = {True: config.activation_depth // costs.row_words, False: column_room(size, costs, config)}
     for rows_most, tiles_most in piece_sizes(size, costs, config):
         for small in (True, False):
             rows = row_pieces(size, rows_most, small, config)
@@ -313,7 +321,7 @@ def piece_sizes(size: ProductSize, costs: Costs, config: MachineConfig) -> Itera
     total = size.outer * size.inner
     tile_sizes = [1] if size.tile_columns < config.columns else doubling(1, min(size.tiles, MOST_TILES))
     smallest = min(config.rows, size.most_rows)
-    whole = 2 * step_words(smallest, size.tiles, size, costs) <= bank and size.tiles <= column_room(size, config)
+    whole = 2 * step_words(smallest, size.tiles, size, costs) <= bank and size.tiles <= column_room(size, costs, config)
     if not size.rows_ready and whole and len(tile_sizes) > 1:
         tile_sizes = [size.tiles]  # whole rows, which the operator behind may take from the scratchpad
     seen = set()

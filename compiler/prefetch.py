@@ -7,12 +7,15 @@ weights.
 """
 
 from phonolith.compiler.assembler import Issue
+from phonolith.compiler.costs import drain_cycles
 from phonolith.compiler.ir import Node
 from phonolith.compiler.lower import PRODUCTS, ROWWISE
 from phonolith.compiler.lower.attention import Attention
 from phonolith.compiler.lower.context import Lowering
 from phonolith.compiler.lower.depthwise import is_banded
 from phonolith.compiler.lower.product_schedule import ProductSchedule
+from phonolith.compiler.pack import step_count
+from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 
 VIEWS = ("slice", "reshape")
@@ -29,7 +32,10 @@ def bus_beats(issue: Issue, config: MachineConfig) -> int:
 def array_cycles(issue: Issue, config: MachineConfig) -> int:
     """Return about how many cycles a MATMUL keeps the array busy."""
     o = {name: value for name, value in issue.operands.items() if isinstance(value, int)}
-    return config.tiles(o["rows"], o["columns"]) * max(o["k"], config.rows)
+    control = isa.unpack(isa.MATMUL_CONTROL, o["control"])
+    steps = step_count(o["k"], isa.WEIGHT_WIDTHS[control["log2_lanes"]])
+    sums = -(-o["k"] // (isa.BLOCKS[control["block"]] or o["k"]))
+    return config.tiles(o["rows"], o["columns"]) * max(steps, sums * drain_cycles(config))
 
 
 class Prefetcher:

@@ -13,7 +13,7 @@ from phonolith.compiler.disassembler import Resolved, count_instructions, line, 
 from phonolith.compiler.files import write_atomically
 from phonolith.compiler.ir import DTYPES
 from phonolith.compiler.model_file import digest, read_header
-from phonolith.compiler.views import BlockedView, Unfolded, View
+from phonolith.compiler.views import BlockedView, NibbleView, Unfolded, View
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 
@@ -26,11 +26,15 @@ PROGRAM_ALIGNMENT = 4096
 
 @dataclass(frozen=True)
 class Region:
-    """The program words that compute one node: (start, stop) ranges, none for a view."""
+    """The program words that compute one node: (start, stop) ranges, none for a view.
+
+    ``mac_bits``: its multiply-accumulates, each times the bits of its weight.
+    """
 
     node: str
     op: str
     macs: int
+    mac_bits: int
     parts: tuple[tuple[int, int], ...]
 
     @property
@@ -263,7 +267,7 @@ def from_parts(document: dict, tensors: dict[str, np.ndarray]) -> Program:
 def region(entry: dict) -> Region:
     """Return the region of a JSON document."""
     parts = tuple((start, stop) for start, stop in entry["parts"])
-    return Region(entry["node"], entry["op"], entry["macs"], parts)
+    return Region(entry["node"], entry["op"], entry["macs"], entry["mac_bits"], parts)
 
 
 def views(entries: dict[str, dict]) -> dict[str, View]:
@@ -274,4 +278,5 @@ def views(entries: dict[str, dict]) -> dict[str, View]:
 def view(entry: dict) -> View:
     """Return the view of a JSON document."""
     known: dict[str, Any] = {**entry, "shape": tuple(entry["shape"]), "strides": tuple(entry["strides"])}
-    return BlockedView(**known) if "block" in entry else View(**known)
+    kind = BlockedView if "block" in entry else NibbleView if "pairs" in entry else View
+    return kind(**known)

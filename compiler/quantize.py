@@ -2,19 +2,31 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from phonolith.compiler.calibrate import CLIPS, observe
+from phonolith.compiler.calibrate import observe
 from phonolith.compiler.float_graph import FloatGraph
-from phonolith.compiler.float_passes import simplify
-from phonolith.compiler.integerize import MAX_FRAMES, SOFTMAX_BITS, Integerizer
+from phonolith.compiler.float_passes import simplify, split_keys
+from phonolith.compiler.integerize import MAX_FRAMES, Integerizer
 from phonolith.compiler.ir import Graph
+from phonolith.compiler.mixed_precision import (
+    Budget,
+    NodeCost,
+    assign_bits,
+    check_budget,
+    layer_costs,
+    node_bytes,
+    sensitivities,
+)
 from phonolith.compiler.model_file import save
 from phonolith.compiler.passes import lower_graph
+from phonolith.compiler.quantization import Quantization, inner_linears, layer_schemes, module_quantizers
 from phonolith.compiler.tensor_types import choose_types
+from phonolith.compiler.weight_quantizer import WIDTHS
 from phonolith.hw.errors import PhonolithError
 from phonolith.models.config import ModelConfig
 from phonolith.models.data import GENERATOR_VERSION, StringMaker, training_recordings
@@ -24,47 +36,46 @@ from phonolith.models.features import FeatureParameters, features
 # Calibration strings are not those that training saw first.
 CALIBRATION_SEED = 20_000
 EXAMPLE_FRAMES = 64
+# Of the utterance that a budget is for; and the strings that sensitivities are measured on.
+BUDGET_FRAMES = 100
+MEASURED_STRINGS = 12
+# Of training with rounded weights.
+LEARNING_RATE = 1e-3
 
 
 def quantize(
     graph: FloatGraph,
     calibration: Iterable[np.ndarray],
-    bits: int = 8,
-    clip: str = "max",
+    options: Quantization | None = None,
     name: str | None = None,
     metadata: dict | None = None,
-    softmax_bits: int = 8,
-    max_frames: int = MAX_FRAMES,
 ) -> Graph:
     """Return the integer graph of ``graph``.
 
     Parameters
     ----------
     calibration : float32 arrays ``[T, *tail]``, representative inputs.
-    bits : width of weights and activations; 8.
-    clip : how int8 ranges are chosen, one of :data:`phonolith.compiler.calibrate.CLIPS`.
+    options : widths, schemes, and how ranges are chosen; 8 bits by default.
     name, metadata : of the graph; ``input_scale`` and ``scales`` are added.
-    softmax_bits : width of the softmax's exponentials; 8, or 16 for long rows (docs/decisions/0005).
-    max_frames : frames behind the front end that the model's tables of positions shall last for, if it has any.
 
-    Raises PhonolithError: ``option`` for other widths or clips, ``calibration``, and those of the passes.
+    Raises PhonolithError: ``option`` for layers that there are not, ``weights`` for such that are not finite,
+    ``calibration``, and those of the passes.
     """
-    if bits != 8:
-        raise PhonolithError("option", f"weights of {bits} bits are not supported.", "Choose --bits 8.")
-    if softmax_bits not in SOFTMAX_BITS:
-        raise PhonolithError("option", f"exponentials of {softmax_bits} bits are not supported.",
-                             "Choose --softmax-bits 8 or 16.")
-    if max_frames < 1:
-        raise PhonolithError("option", f"positions of {max_frames} frames are none.", "Choose --max-frames 1 or more.")
-    if clip not in CLIPS:
-        raise PhonolithError("option", f"there is no clip {clip!r}.", f"Choose one of {', '.join(CLIPS)}.")
-    graph = simplify(graph)
+    options = options or Quantization()
+    graph = prepare(graph, options)
+    schemes = layer_schemes(graph, options)
     observed = observe(graph, calibration)
-    types = choose_types(graph, observed, clip)
-    integers = Integerizer(graph, types, observed, clip, softmax_bits, max_frames)
+    types = choose_types(graph, observed, options.rule, options.kv_bits)
+    integers = Integerizer(graph, types, observed, options.rule, schemes, options.softmax_bits, options.max_frames)
     result = integers.run(name or graph.name, metadata or {})
     lower_graph(result)
     return result
+
+
+def prepare(graph: FloatGraph, options: Quantization) -> FloatGraph:
+    """Return the float graph whose nodes become integer nodes."""
+    graph = simplify(graph)
+    return split_keys(graph) if options.kv_bits == 4 else graph
 
 
 def calibration_features(data: str | os.PathLike[str], strings: int, seed: int,
@@ -92,10 +103,33 @@ def import_encoder(model, name: str) -> FloatGraph:
     return import_module(model, torch.zeros(1, EXAMPLE_FRAMES, model.config.mels), name)
 
 
-def encoder_metadata(config: ModelConfig, parameters: FeatureParameters, provenance: dict) -> dict:
+def encoder_metadata(config: ModelConfig, parameters: FeatureParameters, provenance: dict, bits: int = 8) -> dict:
     """Return the metadata of a model file: what the host must know, and what the model is."""
     return {"vocabulary": list(config.vocabulary), "features": parameters.as_dict(), "family": config.family,
-            "parameters": config.counts, "bits": 8, "provenance": provenance}
+            "parameters": config.counts, "bits": bits, "provenance": provenance}
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Training of the float model with fake-quantized weights, before it is quantized.
+
+    Parameters
+    ----------
+    steps : of training; 0 for none.
+    activations : round what the layers read, too.
+    learning_rate : at its highest.
+    """
+
+    steps: int = 0
+    activations: bool = False
+    learning_rate: float = LEARNING_RATE
+
+    def flags(self) -> str:
+        """Return it as options of ``phonolith quantize``."""
+        if not self.steps:
+            return ""
+        rate = f" --learning-rate {self.learning_rate:g}" if self.learning_rate != LEARNING_RATE else ""
+        return f"--train-steps {self.steps}{rate}{' --train-activations' if self.activations else ''}"
 
 
 def quantize_checkpoint(
@@ -104,39 +138,73 @@ def quantize_checkpoint(
     output: str | os.PathLike[str],
     calibrate: int = 64,
     seed: int = 0,
-    bits: int = 8,
-    clip: str = "max",
-    softmax_bits: int = 8,
-    max_frames: int = MAX_FRAMES,
+    options: Quantization | None = None,
+    training: FineTuning | None = None,
+    budget: Budget | None = None,
+    cost: NodeCost = node_bytes,
 ) -> dict:
     """Quantize a float checkpoint with training recordings and write the model file. Needs torch.
 
-    Returns model, output, bits, softmax_bits, clip, calibration strings, nodes, bytes, seconds.
+    With a budget, in units of ``cost``, the width of every layer is chosen first (:func:`assign`); with training, the
+    float model then learns to live with the widths.
+
+    Returns model, output, bits, scheme, block, clip, softmax_bits, kv_bits, calibration strings, training steps, nodes,
+    bytes, seconds; with a budget layer_bits.
     """
-    from phonolith.models.checkpoint import load_model
+    from phonolith.models.checkpoint import check_writable, load_model
 
     started = time.perf_counter()
+    check_writable(output)
+    options, training = options or Quantization(), training or FineTuning()
     model, name = load_model(checkpoint), Path(output).stem
-    options = "" if softmax_bits == 8 else f" --softmax-bits {softmax_bits}"
-    options += "" if max_frames == MAX_FRAMES else f" --max-frames {max_frames}"
+    calibration = calibration_features(data, calibrate, seed, model.features)
+    flags = " ".join(filter(None, (options.flags(), budget.flags() if budget else "", training.flags())))
+    if budget:
+        options = assign(import_encoder(model, name), calibration, options, budget, cost)
+    if training.steps:
+        train_quantized(model, options, data, seed, training)
     provenance = {
         "checkpoint": Path(checkpoint).name,
-        "command": f"phonolith quantize {Path(checkpoint).name} --calibrate {calibrate} --seed {seed}{options}",
+        "command": f"phonolith quantize {Path(checkpoint).name} --strings {calibrate} --seed {seed} {flags}".rstrip(),
         "calibration": f"{calibrate} strings of training recordings, generator {GENERATOR_VERSION}",
-        "clip": clip,
+        "clip": options.clip,
     }
-    graph = quantize(
-        import_encoder(model, name),
-        calibration_features(data, calibrate, seed, model.features),
-        bits,
-        clip,
-        metadata=encoder_metadata(model.config, model.features, provenance),
-        softmax_bits=softmax_bits,
-        max_frames=max_frames,
-    )
+    graph = quantize(import_encoder(model, name), calibration, options,
+                     metadata=encoder_metadata(model.config, model.features, provenance, options.weights.bits))
     save(output, graph)
-    chosen = {"softmax_bits": softmax_bits, "clip": clip, "calibrate": calibrate}
+    weights = options.weights
+    chosen = {"bits": weights.bits, "scheme": weights.scheme, "block": weights.group, "clip": options.clip,
+              "softmax_bits": options.softmax_bits, "kv_bits": options.kv_bits, "calibrate": calibrate,
+              "train_steps": training.steps}
+    chosen |= {"layer_bits": dict(options.layer_bits)} if options.layer_bits else {}
     return summary(graph, output) | chosen | seconds_since(started)
+
+
+def assign(graph: FloatGraph, calibration: Sequence[np.ndarray], options: Quantization, budget: Budget,
+           cost: NodeCost) -> Quantization:
+    """Return ``options`` with a width for every linear layer between the first and the last that has none yet.
+
+    Those that disturb the float model's scores least, on some of the calibration strings, among those that a budget
+    affords. Costs are those of an utterance of :data:`BUDGET_FRAMES`.
+    """
+    prepared = prepare(graph, options)
+    layers = [name for name in inner_linears(prepared) if name not in options.layer_bits]
+    uniform = {bits: replace(options, weights=replace(options.weights, bits=bits)) for bits in WIDTHS}
+    graphs = {bits: quantize(graph, calibration[:1], each) for bits, each in uniform.items()}
+    costs, others = layer_costs(graphs, layers, cost, BUDGET_FRAMES)
+    check_budget(costs, budget, others)  # before the long part
+    measured = sensitivities(prepared, layers, options.weights, calibration[:MEASURED_STRINGS])
+    chosen = assign_bits(measured, costs, budget, others)
+    return replace(options, layer_bits={**options.layer_bits, **chosen})
+
+
+def train_quantized(model, options: Quantization, data: str | os.PathLike[str], seed: int,
+                    training: FineTuning) -> None:
+    """Train a torch model in place with the weights of ``options`` fake-quantized."""
+    from phonolith.models.fake_quantize import fine_tune
+
+    weights = module_quantizers(prepare(import_encoder(model, "model"), options), options, dict(model.named_modules()))
+    fine_tune(model, weights, data, training.steps, seed, training.activations, training.learning_rate)
 
 
 def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike[str],
@@ -155,8 +223,8 @@ def new_model(spec: str | os.PathLike[str], seed: int, output: str | os.PathLike
     graph = quantize(
         import_encoder(model, Path(output).stem),
         noise_features(8, config.mels, seed),
+        Quantization(max_frames=max_frames),
         metadata=encoder_metadata(config, model.features, provenance),
-        max_frames=max_frames,
     )
     save(output, graph)
     return summary(graph, output) | {"parameters": config.parameters} | seconds_since(started)
@@ -167,7 +235,7 @@ def summary(graph: Graph, output: str | os.PathLike[str]) -> dict:
     return {
         "model": graph.name,
         "output": str(output),
-        "bits": 8,
+        "bits": graph.metadata.get("bits", 8),
         "nodes": len(graph.nodes),
         "bytes": Path(output).stat().st_size,
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from phonolith.compiler.assembler import ENGINES, SEMAPHORE_LIMIT, mask_names
 from phonolith.compiler.disassembler import Resolved, trace
-from phonolith.compiler.footprint import Memory, accesses, can_be_followed
+from phonolith.compiler.footprint import Memory, accesses, block_count, can_be_followed, sums_per_tile
 from phonolith.compiler.synchronize import BEGUN, FENCED, NOTHING, Clock, History, Token, join
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
@@ -187,12 +187,12 @@ class Liveness:
         self.semaphores = [s + (mask >> bit & 1) for bit, s in enumerate(self.semaphores)]
 
     def tiles(self, instruction: Resolved) -> int:
-        """Return how many tiles an instruction makes or takes."""
+        """Return how many tiles an instruction makes or takes: one per block along K."""
         o = instruction.operands
         if instruction.queue is Queue.ARRAY:
-            return self.config.tiles(o["rows"], o["columns"])
+            return self.config.tiles(o["rows"], o["columns"]) * sums_per_tile(instruction)
         if "columns" in o and instruction.control["source"] == Source.DRAIN:
-            return -(-o["rows"] // self.config.rows) * -(-o["columns"] // self.config.columns)
+            return self.config.tiles(o["rows"], o["columns"]) * block_count(instruction)
         return 0
 
     def handle_tile(self, engine: Engine, queue: Queue) -> bool:

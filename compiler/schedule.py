@@ -105,6 +105,8 @@ class Scheduler:
         self.nodes.pop(0)
         with self.ctx.lowering(following):
             product = ProductSchedule(self.ctx, replace(products[0].product, lead=rowwise.cycles))
+            if product.sums > 1:
+                self.ctx.parameter.rewind()
             product.emit(leader=RowsInFront(self.ctx, node, rowwise, product.row_blocks))
         rowwise.release()
 
@@ -112,7 +114,11 @@ class Scheduler:
         """Tell whether an operator may share VECTOR and scratchpad with the product behind it, and is worth it."""
         room = rowwise.result_words <= self.ctx.results.words // SCRATCH_SHARE
         free = not product.weights.loaded and product.product.residual is None
-        return len(self.shapes[node.name]) == 2 and room and free
+        own = -(-int(self.shapes[node.name][-1]) // self.ctx.config.columns)
+        # Parameters of blocks come in large pieces: they begin in an empty memory.
+        parameters = self.ctx.parameter
+        beside = product.held_parameters + own <= parameters.words and (product.sums == 1 or not parameters.live)
+        return len(self.shapes[node.name]) == 2 and room and free and beside
 
     def products(self, node: Node) -> list[ProductSchedule]:
         """Return the products of a node that is not the current one."""

@@ -22,7 +22,7 @@ from phonolith.compiler.program import Program
 from phonolith.compiler.rhythm import Rhythm, rhythm_of
 from phonolith.compiler.schedule import emit_nodes
 from phonolith.compiler.shapes import infer_shapes
-from phonolith.compiler.views import View
+from phonolith.compiler.views import Pairs, View
 from phonolith.hw.config import MachineConfig
 
 
@@ -131,8 +131,9 @@ def keep_history(ctx: Lowering, rhythm: Rhythm) -> None:
     """Move the last rows of each tensor that is looked back at to where the next chunk looks for them."""
     ctx.emitter.owner = "HISTORY"
     for name, rows in rhythm.history.items():
-        tensor = ctx.views[name]
+        tensor = ctx.views[name].as_bytes()
+        together = 2 if getattr(ctx.views[name], "pairs", None) == Pairs.ROWS else 1
         pitch, size = tensor.strides[0], math.prod(tensor.shape[1:]) * tensor.itemsize
-        history = View(tensor.address - rows * pitch, (rows, size), (pitch, 1), "int8")
+        history = View(tensor.address - rows // together * pitch, (rows // together, size), (pitch, 1), "int8")
         ctx.temporaries.append(history)
-        copy_tensor(ctx, replace(history, address=history.address + rhythm.chunk * pitch), history)
+        copy_tensor(ctx, replace(history, address=history.address + rhythm.chunk // together * pitch), history)

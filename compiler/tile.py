@@ -10,6 +10,7 @@ a tile is, and :mod:`phonolith.compiler.plan` for how sizes and the stationary o
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from phonolith.compiler.pack import step_count
 from phonolith.compiler.views import Block
 from phonolith.hw.config import MachineConfig
 
@@ -40,6 +41,12 @@ class ProductSize:
         A tile of rows can be loaded word by word, at no more beats, so that the array can follow.
     lead : int
         Cycles in which the vector unit makes a row, when an operator in front is emitted piece by piece.
+    bits : int
+        Of an element of a column, as it is stored.
+    block : int
+        Inner steps that are summed before they are scaled; 0 for all of them.
+    partial : bool
+        Scaled sums of blocks are added up, even if there is but one.
     """
 
     outer: int
@@ -57,11 +64,25 @@ class ProductSize:
     follows: bool
     sliceable: bool
     lead: int = 0
+    bits: int = 8
+    block: int = 0
+    partial: bool = False
 
     @property
     def tiles(self) -> int:
         """Column tiles."""
         return -(-self.columns // self.tile_columns)
+
+    @property
+    def steps(self) -> int:
+        """Steps that the array takes for a tile."""
+        return step_count(self.k, self.bits)
+
+    @property
+    def sums(self) -> list[int]:
+        """Steps of each sum of a tile, one sum per block."""
+        block = self.block or self.k
+        return [step_count(min(block, self.k - first), self.bits) for first in range(0, self.k, block)]
 
     def column_count(self, tiles: range) -> int:
         """Return the columns of some tiles."""

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
-from phonolith.compiler.counts import Count, maximum, part, product, times
+from phonolith.compiler.counts import Count, halved, maximum, part, product, times
 from phonolith.compiler.ir import DTYPES
 
 
@@ -29,6 +30,15 @@ class View:
     def itemsize(self) -> int:
         """Bytes per element."""
         return np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
+    def bits(self) -> int:
+        """Bits per element."""
+        return 8 * self.itemsize
+
+    def as_bytes(self) -> "View":
+        """Return the view as LOAD and STORE see it: itself, unless several elements share a byte."""
+        return self
 
     def read(self, image: np.ndarray) -> np.ndarray:
         """Return a copy of the tensor in ``image`` (uint8)."""
@@ -105,6 +115,61 @@ class BlockedView(View):
         """Return the address of an element."""
         block, step = divmod(index[0], self.block)
         return self.address + block * self.strides[0] + index[1] * self.strides[1] + step
+
+
+class Pairs(StrEnum):
+    """Which elements of 4 bits share a byte, the first of them being its low half."""
+
+    COLUMNS = "columns"
+    ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class NibbleView(View):
+    """A tensor ``[T, C]`` of 4 bits: columns 2q and 2q + 1 of a row in byte q, or rows 2m and 2m + 1 in row m of bytes.
+
+    ``strides``: of the bytes. Slices begin with an even column, or rows with an even one, where these are in pairs.
+    """
+
+    pairs: Pairs = Pairs.COLUMNS
+
+    @property
+    def bits(self) -> int:
+        """Bits per element."""
+        return 4
+
+    def as_bytes(self) -> View:
+        """Return the bytes, of two elements each, as a tensor."""
+        rows, columns = self.shape
+        shape = (rows, halved(columns)) if self.pairs == Pairs.COLUMNS else (halved(rows), columns)
+        return View(self.address, shape, self.strides, "int8")
+
+    def bytes_in(self, image: np.ndarray) -> np.ndarray:
+        """Return the view's bytes in ``image``, writable."""
+        return self.as_bytes().bytes_in(image)
+
+    def read(self, image: np.ndarray) -> np.ndarray:
+        """Return a copy of the tensor in ``image`` (uint8)."""
+        octets = self.as_bytes().read(image)
+        halves = octets << 4 >> 4, octets >> 4      # of signed bytes
+        if self.pairs == Pairs.COLUMNS:
+            return np.stack(halves, axis=2).reshape(len(octets), -1)[:, :self.shape[1]]
+        return np.stack(halves, axis=1).reshape(-1, self.shape[1])[:self.shape[0]]
+
+    def address_of(self, index: tuple[int, ...]) -> int:
+        """Return the address of the byte that holds an element."""
+        row, column = index
+        return super().address_of((row, column // 2) if self.pairs == Pairs.COLUMNS else (row // 2, column))
+
+    def slice(self, start: int, stop: int) -> View:
+        """Return columns ``start`` .. ``stop``."""
+        first = start // 2 if self.pairs == Pairs.COLUMNS else start
+        return replace(self, address=self.address + first, shape=(self.shape[0], stop - start))
+
+    def rows(self, first: int, count: int) -> View:
+        """Return ``count`` rows from ``first`` on."""
+        stored = first if self.pairs == Pairs.COLUMNS else first // 2
+        return replace(self, address=self.address + stored * self.strides[0], shape=(count, self.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from phonolith.compiler.ir import Node
 BITS = (1, 2, 4, 8)
 BLOCKS = (32, 64, 128, 256)
 ZERO_SHIFTS = (0, 7)
-ZEROS = (-256, 255)
+ZEROS = (-255, 255)
 # Operators whose weights may have other formats than 8 bits per channel, symmetric.
 LOW_BIT_OPERATORS = ("linear", "conv2d")
 # Sums of blocks are added in steps of 2**-8 of the output.

@@ -8,9 +8,9 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.isa import BLOCKS, BY_MNEMONIC, MATMUL_CONTROL
 from phonolith.hw.layouts import (
     ADDRESS_BITS,
+    DRAIN_NOTICE,
     BankReadSignature,
     ChainSignature,
-    DRAIN_NOTICE,
     DrainSignature,
     EngineStatusSignature,
     instruction_stream,
@@ -29,9 +29,9 @@ class StepLayout(data.StructLayout):
     ``product``: there is a product (0 in the single step of an instruction without tiles); ``read_activation``,
     ``read_weight``: the operands start a new word, at ``activation_address`` and ``weight_address``; ``byte``,
     ``weight_byte``: their place in the word; ``log2_lanes``: 1 << that many activations; ``exists``: bit n, the n-th of
-    them lies within k; ``first``, ``last``: the step is a sum's first, last; ``final``: no later step of the instruction
-    reads; ``band``: the weights are a kernel, shifted by c in column c; ``weight``: there is a weight byte for this
-    step (0 behind a kernel's end).
+    them lies within k; ``first``, ``last``: the step is a sum's first, last; ``final``: no later step of the
+    instruction reads; ``band``: the weights are a kernel, shifted by c in column c; ``weight``: there is a weight byte
+    for this step (0 behind a kernel's end).
     """
 
     def __init__(self, config: MachineConfig):
@@ -48,7 +48,7 @@ class WalkRegisters:
 
     The instruction in progress: ``unsigned``, ``band``, ``empty`` (no tiles), ``log2_lanes``, ``block`` (its code),
     ``a_tile_words``, ``w_tile_words``, ``w_base``, ``columns``, ``k``. What is left of it, the current tile included:
-    ``rows_left``, ``columns_left``, ``k_left``, and of the current block ``block_left``. The current tile's first words:
+    ``rows_left``, ``columns_left``, ``k_left``, and of the block ``block_left``. The current tile's first words:
     ``a_tile``, ``w_tile``; the current words ``a_word``, ``w_word`` and the places in them, ``byte`` and
     ``weight_byte``; ``first``: a sum's first step.
     """
@@ -217,8 +217,9 @@ class ArrayEngine(wiring.Component):
 
     Latency, from the cycle in which an instruction is accepted: bank 0 is read 1 cycle later, and the first tile is
     ``drain.valid`` after ``s + C + 3`` cycles, s steps making a sum. Initiation interval of tiles, within and across
-    instructions, with a reader that starts at once: ``max(s, R, C)``. ``status.done`` comes ``max(R, C) - 1`` cycles after bank 0 is
-    read for the last time, which is when the last bank is read; an instruction without tiles takes one step.
+    instructions, with a reader that starts at once: ``max(s, R, C)``. ``status.done`` comes ``max(R, C) - 1`` cycles
+    after bank 0 is read for the last time, which is when the last bank is read; an instruction without tiles takes one
+    step.
 
     Parameters
     ----------
@@ -272,7 +273,8 @@ class ArrayEngine(wiring.Component):
             edge.log2_lanes.eq(Mux(issue, step.log2_lanes, 0)),
             edge.exists.eq(step.exists),
         ]
-        activation_edges = read_banks(m, self.activation_read, issue & step.read_activation, step.activation_address, edge)
+        reads = issue & step.read_activation
+        activation_edges = read_banks(m, self.activation_read, reads, step.activation_address, edge)
         for port, edge, activation in zip(self.activation_read, activation_edges, array.activations, strict=True):
             activation_lanes(m, port.data, edge, activation)
         weights = read_weights(m, self.config, self.weight_read, step, issue)

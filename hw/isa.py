@@ -22,6 +22,8 @@ WINDOW_BITS = 3
 ZERO_BITS = 9
 BLOCK_BITS = 9
 PARTIAL_SHIFT = 8
+# Range of results of 4 bits.
+NIBBLE_LIMITS = (-8, 7)
 # Widths of weights, by ``log2_lanes`` of MATMUL; sizes of blocks along K, by ``block``.
 WEIGHT_WIDTHS = (8, 4, 2, 1)
 BLOCKS = (0, 32, 64, 128, 256)
@@ -159,6 +161,7 @@ VECTOR_CONTROL = {
     "residual": (10, 1), "saturate": (11, 2), "table": (13, 1), "table_signed": (14, 1),
     "destination": (15, 2), "destination_byte": (17, 1), "reduce": (18, 2), "reduce_register": (20, 2),
     "row_register": (22, 2), "factor_register": (24, 2), "row_sum": (26, 1), "zero_shift": (27, 3), "partial": (30, 1),
+    "nibble": (31, 1),
 }
 FACTOR = {"multiplier": (0, MULTIPLIER_BITS), "shift": (MULTIPLIER_BITS, SHIFT_BITS),
           "blocks": (MULTIPLIER_BITS + SHIFT_BITS, BLOCK_BITS)}
@@ -230,6 +233,18 @@ def unpack(fields: dict[str, tuple[int, int]], word: int) -> dict[str, int]:
 def reads_residual(control: dict[str, int]) -> bool:
     """Tell whether a VECTOR with these control fields reads its residual operand."""
     return bool(control["residual"]) or control["multiplier"] == Multiplier.ELEMENT
+
+
+def chunks_per_word(control: dict[str, int]) -> int:
+    """Return how many chunks of C results share a scratchpad word that a VECTOR writes."""
+    if control["nibble"]:
+        return 4 if control["destination_byte"] else 2
+    return 2 if control["destination_byte"] else 1
+
+
+def rows_per_word(control: dict[str, int]) -> int:
+    """Return how many rows of results share a scratchpad word that a VECTOR writes."""
+    return 2 if control["nibble"] and not control["destination_byte"] else 1
 
 
 def missing(name: str, fields: dict) -> tuple[int, int]:

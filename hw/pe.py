@@ -21,8 +21,8 @@ class ActivationLayout(data.StructLayout):
     """What travels along a row of the array, one per cycle.
 
     lanes
-        Activations of a step, a byte each. A weight of 8 >> ``log2_lanes`` bits leaves room for 1 << ``log2_lanes`` of them; they
-        lie in the lanes of :func:`lanes_used`, and what is in the others does not matter. 0 in a bubble.
+        Activations of a step, a byte each. A weight of 8 >> ``log2_lanes`` bits leaves room for 1 << ``log2_lanes`` of
+        them; they lie in the lanes of :func:`lanes_used`, and what is in the others does not matter. 0 in a bubble.
     unsigned
         They are uint8, not int8.
     log2_lanes

@@ -9,6 +9,8 @@ from phonolith.hw.layouts import ADDRESS_BITS, BankReadSignature, WriteSignature
 from phonolith.hw.sram import Sram
 
 BANKS = 2
+# Parts of a word that are written on their own: C lanes of 4 bits fill one.
+QUARTERS = 4
 
 
 def load_layout(config: MachineConfig) -> data.StructLayout:
@@ -32,8 +34,8 @@ class Scratchpad(wiring.Component):
         Vector engine: always granted, so they must not meet in one bank (``source_read`` would win).
     store_read : In(BankReadSignature(16 * C)), store_ready : Out(1)
         A read happens in cycles with ``enable`` and ``store_ready``.
-    vector_write : In(WriteSignature(16 * C, 2))
-        Always accepted.
+    vector_write : In(WriteSignature(16 * C, 4))
+        Always accepted; a granule is a quarter of a word.
     load_write : In(stream(load_layout))
         Accepted when the vector engine does not write to the same bank.
     """
@@ -44,7 +46,7 @@ class Scratchpad(wiring.Component):
         super().__init__({
             "source_read": In(BankReadSignature(bits)), "residual_read": In(BankReadSignature(bits)),
             "store_read": In(BankReadSignature(bits)), "store_ready": Out(1),
-            "vector_write": In(WriteSignature(bits, 2)), "load_write": In(stream.Signature(load_layout(config))),
+            "vector_write": In(WriteSignature(bits, QUARTERS)), "load_write": In(stream.Signature(load_layout(config))),
         })
 
     def elaborate(self, platform):
@@ -52,7 +54,7 @@ class Scratchpad(wiring.Component):
         banks = []
         for index in range(BANKS):
             bank = Sram(data_bits=8 * self.config.scratch_word_bytes, depth=self.config.scratch_bank_depth,
-                        granules=2)
+                        granules=QUARTERS)
             m.submodules[f"bank_{index}"] = bank
             banks.append(bank)
         self.connect_reads(m, banks)
@@ -105,7 +107,7 @@ class Scratchpad(wiring.Component):
         vector_bank, vector_local = self.locate(m, vector.address, "vector")
         load_bank, load_local = self.locate(m, load.payload.address, "load")
         whole = self.config.word_bytes == self.config.scratch_word_bytes
-        enable = 0b11 if whole else Mux(load.payload.part[0], 0b10, 0b01)
+        enable = 0b1111 if whole else Mux(load.payload.part[0], 0b1100, 0b0011)
         unit = load.payload.data if whole else Cat(load.payload.data, load.payload.data)
         m.d.comb += load.ready.eq((vector.enable == 0) | (vector_bank != load_bank))
         for index, memory in enumerate(banks):

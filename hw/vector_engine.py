@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.layouts import (
+    ADDRESS_BITS,
     BankReadSignature,
     DrainSignature,
     EngineStatusSignature,
@@ -17,6 +18,7 @@ from phonolith.hw.layouts import (
 )
 from phonolith.hw.row_registers import RowReduction, RowRegisters
 from phonolith.hw.row_unit import RowUnit
+from phonolith.hw.scratchpad import QUARTERS
 from phonolith.hw.sram import Sram
 from phonolith.hw.vector_issue import VectorIssue, beat_layout
 from phonolith.hw.vector_lane import VectorLane
@@ -41,11 +43,12 @@ class VectorEngine(wiring.Component):
     stage 0 in cycle a + 1 (source DRAIN: as soon as ``drain.valid``). A row in stage 0 in cycle t is written in cycle
     t + 5; its reduction is in the row register from cycle t + 8 on. ``status.done`` pulses in the cycle of the last
     write: t + 5, or t + 7 with a reduction; the next instruction may be accepted in that same cycle. So B rows take
-    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. ROWOP takes
-    :func:`phonolith.hw.row_unit.row_cycles`.
+    B + 5 (B + 7) cycles per instruction when nothing waits, and an empty instruction 1. A VECTOR that takes tiles as
+    the one before it does (:meth:`follows`) is accepted as soon as that one's last row is in stage 0: B cycles. ROWOP
+    takes :func:`phonolith.hw.row_unit.row_cycles`.
 
-    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or more
-    after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
+    Partial sums of a row are read one cycle before they are written. So the rows of a tile must enter two cycles or
+    more after those of the tile before it, even if a tile has one row only; the array leaves max(R, C).
 
     ===== ==========================================================================================
     stage work of the row in it (registers of the lanes and all reads belong to :class:`VectorLane`)
@@ -73,8 +76,8 @@ class VectorEngine(wiring.Component):
         Scratchpad; data are used in the cycle after ``enable`` only.
     parameter_read : Out(BankReadSignature(64 * C))
         Data must stay until the next read.
-    scratch_write : Out(WriteSignature(16 * C, 2))
-        Always accepted; a granule is half a word.
+    scratch_write : Out(WriteSignature(16 * C, 4))
+        Always accepted; a granule is a quarter of a word.
     activation_write : Out(WriteSignature(8 * WB, WB / C)), activation_bank : Out
         Always accepted.
     table_write : In(stream(table_write_layout))
@@ -93,7 +96,7 @@ class VectorEngine(wiring.Component):
             "source_read": Out(BankReadSignature(16 * columns)),
             "residual_read": Out(BankReadSignature(16 * columns)),
             "parameter_read": Out(BankReadSignature(64 * columns)),
-            "scratch_write": Out(WriteSignature(16 * columns, 2)),
+            "scratch_write": Out(WriteSignature(16 * columns, QUARTERS)),
             "activation_write": Out(WriteSignature(8 * word_bytes, word_bytes // columns)),
             "activation_bank": Out(range(config.rows)),
             "table_write": In(stream.Signature(table_write_layout(config))),
@@ -153,7 +156,7 @@ class VectorEngine(wiring.Component):
                 lane.word.eq(self.source_read.data.word_select(index, 16)),
                 lane.low_byte.eq(self.source_read.data.word_select(index, 8)),
                 lane.high_byte.eq(self.source_read.data.word_select(columns + index, 8)),
-                lane.half.eq(beats[1].half),
+                lane.half.eq(beats[1].quarter[0]),
                 lane.bias.eq(parameter[:32]),
                 lane.multiplier.eq(parameter[32:32 + isa.MULTIPLIER_BITS]),
                 lane.shift.eq(parameter[32 + isa.MULTIPLIER_BITS:32 + isa.MULTIPLIER_BITS + isa.SHIFT_BITS]),
@@ -176,22 +179,41 @@ class VectorEngine(wiring.Component):
         return lanes
 
     def accept(self, m, control, factor, issue, row_unit):
-        """Take the next instruction when there is none, or in the last cycle of the previous one."""
-        vector, row, busy = self.instruction_vector, self.instruction_row, Signal()
-        ready = ~busy | self.status.done
+        """Take the next instruction when there is none, in the last cycle of the previous one, or right behind it."""
+        vector, row = self.instruction_vector, self.instruction_row
+        pending = Signal(range(WRITE_STAGE + 2))    # instructions whose last row is not written
+        columns, is_vector = Signal(32, reset_less=True), Signal(reset_less=True)
+        ready, chained = Signal(), Signal()
         m.d.comb += [
-            self.status.busy.eq(busy),
-            vector.ready.eq(ready),
+            ready.eq((pending == 0) | ((pending == 1) & self.status.done)),
+            chained.eq(vector.valid & (pending != 0) & is_vector & self.follows(control, factor, columns)),
+            self.status.busy.eq(pending != 0),
+            vector.ready.eq(ready | (chained & issue.free)),
             row.ready.eq(ready),
-            issue.load.eq(vector.valid & ready),
+            issue.load.eq(vector.valid & vector.ready),
             issue.operands.eq(vector.payload),
             issue.control.eq(control),
+            issue.chained.eq(chained),
             row_unit.start.eq(row.valid & ready),
         ]
-        with m.If(ready):
-            m.d.sync += busy.eq(vector.valid | row.valid)
+        m.d.sync += pending.eq(pending + (issue.load | row_unit.start) - self.status.done)
         with m.If(issue.load):
-            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor)]
+            m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor),
+                         columns.eq(vector.payload.columns), is_vector.eq(1)]
+        with m.If(row_unit.start):
+            m.d.sync += is_vector.eq(0)
+
+    def follows(self, control, factor, columns):
+        """Whether the VECTOR at hand may enter the pipeline behind another that is still in it.
+
+        Both take tiles from the drain with the same settings, so that no stage sees a change, and neither reads what
+        the other may still write: no residual operand, no reduction.
+        """
+        new = self.instruction_vector.payload
+        same = (new.control == control.as_value()) & (new.factor == factor.as_value()) & (new.columns == columns)
+        alone = (control.source == isa.Source.DRAIN) & ~control.residual & (
+            control.multiplier != isa.Multiplier.ELEMENT) & (control.reduce == isa.Reduce.NONE)
+        return same & alone & (new.rows[:ADDRESS_BITS] != 0) & (new.columns[:ADDRESS_BITS] != 0)
 
     def finish(self, m, control, stages, beats, issue, row_unit):
         """Say when the instruction in progress is done, and whether it waits for the array."""
@@ -247,21 +269,43 @@ class VectorEngine(wiring.Component):
         """Write the row in the write stage; the data lines of the other memory stay zero."""
         beat, values = beats[WRITE_STAGE], [lane.value for lane in lanes]
         words, octets = Cat(v[:16] for v in values), Cat(v[:8] for v in values)
-        half = Mux(beat.half, 0b10, 0b01)
+        half = beat.quarter[0]
         granules = self.config.word_bytes // self.config.columns
         with m.If(stages[WRITE_STAGE] & (control.destination == isa.Destination.SCRATCHPAD)):
-            m.d.comb += [
-                self.scratch_write.enable.eq(Mux(control.destination_byte, half, 0b11)),
-                self.scratch_write.address.eq(beat.destination),
-                self.scratch_write.data.eq(Mux(control.destination_byte, octets.replicate(2), words)),
-            ]
+            m.d.comb += self.scratch_write.address.eq(beat.destination)
+            with m.Switch(Cat(control.destination_byte, control.nibble)):
+                with m.Case(0b00):
+                    m.d.comb += [self.scratch_write.enable.eq(0b1111), self.scratch_write.data.eq(words)]
+                with m.Case(0b01):
+                    m.d.comb += [self.scratch_write.enable.eq(Mux(half, 0b1100, 0b0011)),
+                                 self.scratch_write.data.eq(octets.replicate(2))]
+                with m.Case(0b10):
+                    pairs = self.row_pairs(m, stages, beat, values)
+                    m.d.comb += [self.scratch_write.enable.eq(Mux(half, 0b1100, 0b0011)),
+                                 self.scratch_write.data.eq(pairs.replicate(2))]
+                with m.Case(0b11):
+                    nibbles = Cat(v[:4] for v in values)
+                    m.d.comb += [self.scratch_write.enable.eq(1 << beat.quarter),
+                                 self.scratch_write.data.eq(nibbles.replicate(4))]
         with m.If(stages[WRITE_STAGE] & (control.destination == isa.Destination.ACTIVATION)):
             m.d.comb += [
-                self.activation_write.enable.eq(half if granules == 2 else 1),
+                self.activation_write.enable.eq(Mux(half, 0b10, 0b01) if granules == 2 else 1),
                 self.activation_write.address.eq(beat.destination),
                 self.activation_write.data.eq(octets.replicate(granules)),
                 self.activation_bank.eq(beat.row),
             ]
+
+    def row_pairs(self, m, stages, beat, values):
+        """Return bytes whose low nibbles belong to an even row and whose high ones, to the odd row behind it.
+
+        An even row has zeros above it, which the odd one, if it comes, replaces.
+        """
+        even = Signal(4 * self.config.columns, reset_less=True)
+        odd = beat.row[0]
+        with m.If(stages[WRITE_STAGE]):
+            m.d.sync += even.eq(Cat(v[:4] for v in values))
+        return Cat(Cat(Mux(odd, even.word_select(lane, 4), value[:4]), Mux(odd, value[:4], 0))
+                   for lane, value in enumerate(values))
 
     def reduce(self, m, control, stages, beats, registers, lanes):
         """Reduce the row in the write stage and update its row register two cycles later."""

@@ -14,8 +14,9 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
 
     row
         Row of the tile.
-    half
-        The chunk is odd: the byte lanes lie in the high half of the word.
+    quarter
+        The chunk modulo 4: bytes lie in half ``quarter % 2`` of their word, results of 4 bits in pairs of columns in
+        this quarter of it.
     first, tail
         First chunk of the row; last one, where lanes may be inactive.
     adds, ends
@@ -28,7 +29,7 @@ def beat_layout(config: MachineConfig) -> data.StructLayout:
         Addresses.
     """
     return data.StructLayout({
-        "row": range(config.rows), "half": 1, "first": 1, "tail": 1, "adds": 1, "ends": 1, "final": 1,
+        "row": range(config.rows), "quarter": 2, "first": 1, "tail": 1, "adds": 1, "ends": 1, "final": 1,
         "index": ADDRESS_BITS, "residual": ADDRESS_BITS, "destination": ADDRESS_BITS,
     })
 
@@ -86,6 +87,10 @@ class VectorIssue(wiring.Component):
         Control part of the operands taken last.
     drain_valid : In(1), drain_start, drain_soon : Out(1)
         See DrainSignature.
+    chained : In(1)
+        The next instruction is there and will follow without a pause.
+    free : Out(1)
+        No row is left to issue, or the last one is issued in this cycle.
     valid : Out(1)
         A row enters stage 0 in this cycle, described by ``beat``.
     waiting : Out(1)
@@ -106,7 +111,7 @@ class VectorIssue(wiring.Component):
         super().__init__({
             "load": In(1), "operands": In(operands_layout(isa.BY_MNEMONIC["VECTOR"])),
             "control": In(packed_layout(isa.VECTOR_CONTROL)), "drain_valid": In(1), "drain_start": Out(1),
-            "drain_soon": Out(1),
+            "drain_soon": Out(1), "chained": In(1), "free": Out(1),
             "valid": Out(1), "waiting": Out(1), "beat": Out(beat_layout(config)), "chunk_start": Out(1),
             "source": Out(ADDRESS_BITS), "parameter": Out(ADDRESS_BITS), "tail_mask": Out(config.columns),
             "empty": Out(1),
@@ -137,14 +142,15 @@ class VectorIssue(wiring.Component):
             self.valid.eq(running & ~self.waiting),
             self.drain_start.eq(self.valid & from_drain & (row == 0)),
             self.chunk_start.eq(self.valid & (row == 0)),
-            self.drain_soon.eq(running & from_drain & (self.waiting | (self.rows_end_soon(row, rows_left) & ~(
-                last_block & last_chunk & last_tile)))),
+            self.drain_soon.eq(running & from_drain & (self.waiting | (self.rows_end_soon(row, rows_left) & (
+                self.chained | ~(last_block & last_chunk & last_tile))))),
+            self.free.eq(~running | (self.valid & final)),
         ]
         m.d.sync += self.empty.eq(self.load & empty)
-        self.walk_addresses(m, held, chunk, last_row, chunk_end, last_chunk)
+        self.walk_addresses(m, held, row, chunk, last_row, chunk_end, last_chunk)
         m.d.comb += [
             self.beat.row.eq(row),
-            self.beat.half.eq(chunk[0]),
+            self.beat.quarter.eq(chunk[:2]),
             self.beat.first.eq(chunk == 0),
             self.beat.tail.eq(last_chunk),
             self.beat.adds.eq(block != 0),
@@ -176,14 +182,19 @@ class VectorIssue(wiring.Component):
         near = DRAIN_NOTICE - 1
         return (row >= self.config.rows - 1 - near) | (row + 1 + near >= rows_left)
 
-    def walk_addresses(self, m, held, chunk, last_row, chunk_end, last_chunk):
-        """Connect the three row addresses and add the chunk's offset."""
+    def walk_addresses(self, m, held, row, chunk, last_row, chunk_end, last_chunk):
+        """Connect the three row addresses and add the chunk's offset.
+
+        Rows in pairs share their words: the address goes on behind odd rows only.
+        """
+        column_pairs = self.control.nibble & self.control.destination_byte
+        row_pairs = self.control.nibble & ~self.control.destination_byte
         words_per_operand_word = self.config.word_bytes // self.config.columns
         to_bank = self.control.destination == isa.Destination.ACTIVATION
         pairs = {
             "source": self.control.source_width != isa.Width.INT16,
             "residual": 0,
-            "destination": Mux(to_bank, words_per_operand_word == 2, self.control.destination_byte),
+            "destination": Mux(to_bank, words_per_operand_word == 2, self.control.destination_byte | row_pairs),
         }
         outputs = {"source": self.source, "residual": self.beat.residual, "destination": self.beat.destination}
         for name, pair in pairs.items():
@@ -198,7 +209,9 @@ class VectorIssue(wiring.Component):
                 outputs[name].eq(walk.address + Mux(pair, chunk >> 1, chunk)),
             ]
             if name == "destination":
-                with m.If(to_bank):     # one word per tile and bank
+                with m.If(column_pairs & ~to_bank):
+                    m.d.comb += outputs[name].eq(walk.address + (chunk >> 2))
+                with m.If(to_bank | (row_pairs & ~row[0])):     # to banks: one word per tile and bank
                     m.d.comb += walk.row.eq(0)
 
     def keep_tail_mask(self, m, enable, columns_left):

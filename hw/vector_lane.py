@@ -167,12 +167,14 @@ class VectorLane(wiring.Component):
             with m.Case(0b01):
                 m.d.comb += total.eq(y)
         limited = Signal(signed(VALUE_BITS))
-        with m.Switch(self.control.saturate):
+        with m.Switch(Cat(self.control.saturate, self.control.nibble)):
             for mode, (low, high) in LIMITS.items():
                 with m.Case(mode):
                     m.d.comb += limited.eq(saturate(total, low, high))
-            with m.Default():
+            with m.Case(isa.Saturate.NONE):
                 m.d.comb += limited.eq(total)
+            with m.Default():
+                m.d.comb += limited.eq(saturate(total, *isa.NIBBLE_LIMITS))
         return limited
 
 

@@ -123,9 +123,10 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def optimize(model: CTCModel, batches: Batches, steps: int, log: Callable[[str], None]) -> list[float]:
+def optimize(model: CTCModel, batches: Batches, steps: int, log: Callable[[str], None],
+             learning_rate: float = LEARNING_RATE) -> list[float]:
     """Run the recipe in place; returns the loss of every step. Logs a mean every 50 steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, (0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     losses: list[float] = []
     model.train()

@@ -27,6 +27,7 @@ BLOCKS = tuple((block, re.compile(pattern)) for block, pattern in (
     ("row_registers", r"phonolith_top\.vector\.registers"),
     ("row_units", r"phonolith_top\.vector\.row_unit\.unit_"),
     ("table_control", r"phonolith_top\.vector\.table_"),
+    ("partial_sums", r"phonolith_top\.vector\.partial_sums"),
     ("vector_control", r"phonolith_top\.vector"),
     ("transposer", r"phonolith_top\.load\.placer\.transposer"),
     ("load", r"phonolith_top\.load(\.|$)"),
@@ -45,6 +46,7 @@ MEMORIES = tuple((block, re.compile(pattern)) for block, pattern in (
     ("sram_scratchpad", r"phonolith_top\.scratchpad"),
     ("sram_parameters", r"phonolith_top\.parameters"),
     ("sram_tables", r"phonolith_top\.vector\.table_"),
+    ("sram_partial_sums", r"phonolith_top\.vector\.partial_sums"),
     ("sram_queues", r"phonolith_top\.(\w+_dispatcher|fetch)"),
     ("sram_history", r"phonolith_top\.history"),
 ))
@@ -120,6 +122,7 @@ def counts(config: MachineConfig) -> dict[str, float]:
         "row": config.rows,
         "column": config.columns,
         "element": config.rows * config.columns,
+        "register_sum": 0 if partial_memory(config).is_macro else config.rows * config.columns,
         "row_unit": config.row_units,
         "bus_byte": config.bus_bytes,
         "dma_byte": config.dma_bytes,
@@ -155,9 +158,15 @@ def builtin_memories(config: MachineConfig) -> dict[str, tuple[int, Memory]]:
         "sram_scratchpad": (2, Memory(config.scratch_bank_depth, 8 * config.scratch_word_bytes)),
         "sram_parameters": (1, Memory(config.parameter_depth, 8 * config.parameter_word_bytes)),
         "sram_tables": (config.columns, Memory(256, 8)),
+        "sram_partial_sums": (int(partial_memory(config).is_macro), partial_memory(config)),
         "sram_queues": (4, Memory(config.queue_words - 1, 32)),
         "sram_history": (1, Memory(HISTORY, POSITION_BITS + 2)),
     }
+
+
+def partial_memory(config: MachineConfig) -> Memory:
+    """Return the shape of the memory of partial sums: a macro in large arrays, flip-flops in small ones."""
+    return Memory(config.rows, 32 * config.columns)
 
 
 def macro_area(memory: Memory) -> float:

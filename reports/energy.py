@@ -35,23 +35,25 @@ CONSTANTS = {
 MEMORIES = ("activation", "weight", "scratchpad", "parameter")
 
 
-def energy(events: Events, macs: int, dram_bytes: int, config: MachineConfig) -> dict[str, float]:
+def energy(events: Events, mac_bits: int, dram_bytes: int, config: MachineConfig) -> dict[str, float]:
     """Return microjoules by part: array, vector, sram, dram, and their sum ``total``.
 
     Parameters
     ----------
     events : Events
         Counts of the run.
-    macs : int
-        Multiply-accumulates of the mathematical products, unpadded; the array's other steps count as idle.
+    mac_bits : int
+        Multiply-accumulates of the mathematical products, unpadded, times the bits of their weights: eight are a step
+        of an element, whatever its width. The array's other steps count as idle.
     dram_bytes : int
         Bytes moved on the bus, both ways, program included.
     """
-    padding = max(events.array_steps * config.rows * config.columns - macs, 0)
+    steps = mac_bits / 8
+    padding = max(events.array_steps * config.rows * config.columns - steps, 0)
     read = sum(getattr(events, f"{name}_read") for name in MEMORIES) + events.table_lookups
     written = sum(getattr(events, f"{name}_written") for name in MEMORIES)
     picojoules = {
-        "array": macs * cost("multiply_accumulate") + padding * cost("idle_multiply_accumulate"),
+        "array": steps * cost("multiply_accumulate") + padding * cost("idle_multiply_accumulate"),
         "vector": (events.lane_multiplications * cost("lane_multiplication")
                    + events.lane_operations * cost("lane_operation") + events.row_functions * cost("row_function")),
         "sram": read * cost("sram_read") + written * cost("sram_written"),

@@ -98,19 +98,20 @@ def costs(case: Case, result: RunResult, config: MachineConfig, frames: int,
           spans: list[Span] | None = None) -> dict:
     """Return cycles, utilisation, engines, layers, traffic, energy, area and latency of a run."""
     program = case.program
-    macs = sum(region.macs for region in program.regions)
+    macs, mac_bits = (sum(getattr(region, name) for region in program.regions) for name in ("macs", "mac_bits"))
     counter = EventCounter(config)
     array_steps = replay(case, config, counter)
     assert result.writes is not None
     dram_bytes = {"read": result.dram_read_beats * config.bus_bytes,
                   "written": result.dram_write_beats * config.bus_bytes}
-    parts = energy(counter.events, macs, sum(dram_bytes.values()), config)
+    parts = energy(counter.events, mac_bits, sum(dram_bytes.values()), config)
     area = builtin_area(config)
     latency = result.cycles / (config.clock_mhz * 1e6)
     return {
         "cycles": result.cycles,
         "macs": macs,
-        "utilisation": macs / (config.rows * config.columns * result.cycles),
+        "mac_bits": mac_bits,
+        "utilisation": mac_bits / 8 / (config.rows * config.columns * result.cycles),
         "engines": result.engines,
         "layers": layers(program, array_steps, result.writes, spans),
         "dram_bytes": dram_bytes,
@@ -152,7 +153,7 @@ def layers(program: Program, array_steps: Counter, writes: np.ndarray,
     for region in program.regions:
         if region.stop == region.start:
             continue
-        view = program.tensors[region.node]
+        view = program.tensors[region.node].as_bytes()
         last = view.address + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
         cycles = writes["cycle"][(addresses > view.address - 64) & (addresses <= last)]
         start, end = (int(cycles[0]), int(cycles[-1])) if len(cycles) else (0, 0)

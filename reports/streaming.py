@@ -22,7 +22,7 @@ from phonolith.sim.verify import read_inputs
 
 MS_PER_FRAME = 1e3 * HOP / SAMPLE_RATE
 # Costs of chunks that add up.
-SUMS = ("cycles", "macs", "engines", "dram_bytes", "energy_uj", "energy_parts_uj", "latency_ms")
+SUMS = ("cycles", "macs", "mac_bits", "engines", "dram_bytes", "energy_uj", "energy_parts_uj", "latency_ms")
 SAME = ("energy_note", "area_um2", "area_library", "version")
 
 
@@ -112,7 +112,7 @@ def total(priced: list[dict], frames: int, config: MachineConfig) -> dict:
     sums = {name: added([cost[name] for cost in priced]) for name in SUMS}
     return {
         **sums,
-        "utilisation": sums["macs"] / (config.rows * config.columns * sums["cycles"]),
+        "utilisation": sums["mac_bits"] / 8 / (config.rows * config.columns * sums["cycles"]),
         "layers": layers_of_all(priced),
         "real_time_factor": sums["latency_ms"] / (frames * MS_PER_FRAME),
         **{name: priced[0][name] for name in SAME},

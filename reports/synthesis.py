@@ -18,6 +18,8 @@ RESULT = "result.json"
 TIMEOUT_SECONDS = 3600
 # SKY130's isolation cells between power domains: abc would take them for gates.
 NOT_LOGIC = "__lpflow_"
+# Smaller memories take less area as flip-flops, shallow ones up to a larger size.
+MACRO_BITS, MACRO_WORDS, SHALLOW_MACRO_BITS = 2048, 32, 16384
 MAPPING = ("Yosys synth (no -booth), module by module, modules with the same cells once, not flattened; dfflibmap; "
            "abc -liberty with its default script, no timing goal; memories of at least 2048 bits and 32 words (or "
            "16384 bits) with one write port and one clocked read port as SRAM macros, smaller ones as flip-flops")
@@ -25,10 +27,16 @@ MAPPING = ("Yosys synth (no -booth), module by module, modules with the same cel
 
 @dataclass(frozen=True)
 class Memory:
-    """A memory that becomes an SRAM macro."""
+    """A memory with one read and one write port."""
 
     words: int
     bits: int
+
+    @property
+    def is_macro(self) -> bool:
+        """Whether it becomes an SRAM macro: as ``yosys_worker.py`` decides."""
+        least = MACRO_BITS if self.words >= MACRO_WORDS else SHALLOW_MACRO_BITS
+        return self.words * self.bits >= least
 
 
 @dataclass(frozen=True)

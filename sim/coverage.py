@@ -11,7 +11,8 @@ ENUMS = {"target": isa.Target, "source": isa.Source, "source_width": isa.Width, 
          "multiplier": isa.Multiplier, "saturate": isa.Saturate, "destination": isa.Destination,
          "reduce": isa.Reduce, "function": isa.RowFunction}
 FLAGS = ("bank_per_word", "transpose", "one_bank", "window", "early", "a_unsigned", "band", "post_bias", "residual",
-         "table", "table_signed", "destination_byte", "fence", "row_sum", "zero_shift", "partial")
+         "table", "table_signed", "destination_byte", "fence", "row_sum", "zero_shift", "partial",
+         "nibble")
 # An instruction with one of these at zero moves nothing: its settings were not exercised.
 SIZES = ("outer_count", "inner_count", "segment_count", "segment_bytes", "row_bytes", "rows", "columns")
 # Counted one by one: 8 to 1 bit of a weight, K in one piece or in blocks.

@@ -58,15 +58,19 @@ class EventCounter:
 
     def matmul(self, operands: dict[str, int]) -> None:
         """Operand words read by all banks, and array steps."""
+        control = isa.unpack(isa.MATMUL_CONTROL, operands["control"])
         tiles = self.config.tiles(operands["rows"], operands["columns"])
-        words = tiles * -(-operands["k"] // self.config.word_bytes)
-        self.events.array_steps += tiles * operands["k"]
-        self.events.activation_read += words * self.config.rows * self.config.word_bytes
-        if isa.unpack(isa.MATMUL_CONTROL, operands["control"])["band"]:
-            kernel = max(operands["k"] - self.config.columns + 1, 0)
-            self.events.weight_read += tiles * -(-kernel // self.config.word_bytes) * self.config.word_bytes
+        steps = -(-operands["k"] // (1 << control["log2_lanes"]))
+        self.events.array_steps += tiles * steps
+        self.events.activation_read += tiles * self.word_bytes(operands["k"]) * self.config.rows
+        if control["band"]:
+            self.events.weight_read += tiles * self.word_bytes(max(steps - self.config.columns + 1, 0))
         else:
-            self.events.weight_read += words * self.config.columns * self.config.word_bytes
+            self.events.weight_read += tiles * self.word_bytes(steps) * self.config.columns
+
+    def word_bytes(self, size: int) -> int:
+        """Return the bytes of the bank words that hold ``size`` bytes."""
+        return -(-size // self.config.word_bytes) * self.config.word_bytes
 
     def load(self, operands: dict[str, int]) -> None:
         """Units written to the target."""
@@ -87,18 +91,21 @@ class EventCounter:
         control = isa.unpack(isa.VECTOR_CONTROL, operands["control"])
         rows, chunks = operands["rows"], -(-operands["columns"] // self.config.columns)
         beats, word = rows * chunks, self.config.scratch_word_bytes
+        blocks = 1 + isa.unpack(isa.FACTOR, operands["factor"])["blocks"] if control["partial"] else 1
+        multiplications = (control["multiplier"] != Multiplier.ONE) + control["row_sum"]
         events = self.events
-        events.lane_operations += beats * self.config.columns
-        events.lane_multiplications += beats * self.config.columns * (control["multiplier"] != Multiplier.ONE)
+        events.lane_operations += beats * blocks * self.config.columns
+        events.lane_multiplications += beats * blocks * self.config.columns * multiplications
         events.table_lookups += beats * self.config.columns * control["table"]
         operands_read = (control["source"] == Source.SCRATCHPAD) + isa.reads_residual(control)
         events.scratchpad_read += beats * word * operands_read
         if control["destination"] == Destination.SCRATCHPAD:
-            events.scratchpad_written += beats * word // (1 + control["destination_byte"])
+            events.scratchpad_written += beats * word // isa.chunks_per_word(control)
         if control["destination"] == Destination.ACTIVATION:
             events.activation_written += beats * self.config.columns
         if control["multiplier"] == Multiplier.COLUMN or control["pre"] == Pre.BIAS or control["post_bias"]:
-            events.parameter_read += -(-rows // self.config.rows) * chunks * self.config.parameter_word_bytes
+            events.parameter_read += (-(-rows // self.config.rows) * chunks * blocks
+                                      * self.config.parameter_word_bytes)
 
     def rowop(self, operands: dict[str, int]) -> None:
         """Row functions."""

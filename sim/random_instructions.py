@@ -271,6 +271,8 @@ class InstructionMaker:
             "reduce": self.choose(*Reduce, Reduce.NONE, Reduce.NONE), "reduce_register": self.integer(0, 3),
             "row_register": self.integer(0, 3), "factor_register": self.integer(0, 3),
             "row_sum": self.chance(0.4), "zero_shift": self.integer(0, 7)}
+        can_pair = control["destination_byte"] or self.config.rows % 2 == 0
+        control["nibble"] = control["destination"] == Destination.SCRATCHPAD and can_pair and self.chance(0.3)
         read = {control["row_register"]} if control["pre"] in (Pre.MINUS_ROW, Pre.MINUS_INDEX) else set()
         read |= {control["factor_register"]} if control["multiplier"] == Multiplier.ROW else set()
         control["residual"] &= control["multiplier"] != Multiplier.ELEMENT
@@ -287,9 +289,10 @@ class InstructionMaker:
         if self.chance(0.1):
             return self.integer(0, 63)
         small = control["saturate"] in (isa.Saturate.INT8, isa.Saturate.UINT8) or control["table"]
+        typical = 5 if control["nibble"] else 60 if small else 6000
         wide = source != Source.SCRATCHPAD or control["source_width"] == Width.INT16
         scale = SCALE[source] if wide else 75.0
-        exact = np.log2(40_000 * scale / (60 if small else 6000))
+        exact = np.log2(40_000 * scale / typical)
         return int(min(max(round(exact) + self.integer(-1, 1), 0), isa.MAX_SHIFT))
 
     def collides(self, issue: Issue, control: dict[str, int]) -> bool:

@@ -134,7 +134,7 @@ def string_cases(data: str | os.PathLike, strings: int, model: str,
 
 
 def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, rungs: Sequence[str] = RUNGS,
-                  stalls: bool = False, waves: Path | None = None, bits: int | str | None = None,
+                  stalls: bool = False, waves: Path | None = None, bits: int | str | None = "any",
                   scheme: str | None = None) -> dict:
     """Verify ``count`` random graphs, Conformers or instruction streams (``kind`` program), from ``seed`` on.
 
@@ -146,14 +146,14 @@ def verify_random(kind: str, count: int, config: MachineConfig, seed: int = 0, r
     return verify_cases(RANDOM_CASES[kind](count, seed, bits, scheme), config, rungs, stalls, waves)
 
 
-def graph_cases(count: int, seed: int, bits: int | str | None = None,
+def graph_cases(count: int, seed: int, bits: int | str | None = "any",
                 scheme: str | None = None) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield random graphs with random inputs as cases."""
     for each in range(seed, seed + count):
         yield f"seed {each}", *random_graph(each, ALL_BLOCKS, bits, scheme)
 
 
-def conformer_cases(count: int, seed: int, bits: int | str | None = None,
+def conformer_cases(count: int, seed: int, bits: int | str | None = "any",
                     scheme: str | None = None) -> Iterator[tuple[str, Graph, Inputs]]:
     """Yield random Conformers with random inputs as cases."""
     for each in range(seed, seed + count):

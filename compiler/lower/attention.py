@@ -13,7 +13,7 @@ from phonolith.compiler.ir import Node
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.lower.matmul import by_rows, head_columns, transposed
 from phonolith.compiler.lower.positions import PositionScores
-from phonolith.compiler.pack import tile_words
+from phonolith.compiler.pack import step_count, tile_words
 from phonolith.compiler.shapes import visible_chunks
 from phonolith.compiler.views import View
 from phonolith.hw.isa import Destination, Multiplier, Pre, Reduce, RowFunction, Saturate, Source, Target
@@ -73,10 +73,11 @@ class Attention:
         self.tile_columns, _ = transposed(ctx, self.v)
         self.value_tiles = -(-self.width // self.tile_columns)
         self.depth_words = tile_words(self.depth, ctx.config)
-        self.step_words = tile_words(self.steps, ctx.config)
+        self.step_words = tile_words(step_count(self.steps, self.v.bits), ctx.config)
+        self.key_tile_words = tile_words(step_count(self.depth, self.k.bits), ctx.config)
         self.exp_words = tile_words(self.score_tiles * columns, ctx.config)
         self.block_rows = self.choose_rows()
-        self.key_words = self.score_tiles * self.depth_words
+        self.key_words = self.score_tiles * self.key_tile_words
         self.operand_words = self.key_words + self.value_tiles * self.step_words
         # What two heads keep on chip: their keys, values and positions.
         self.wanted_words = 2 * (self.operand_words + self.position_words())
@@ -226,8 +227,8 @@ class Attention:
         self.load_rows(block)
         rows = self.rows.pop(block)
         self.ctx.emitter.matmul(
-            a_base=rows.low, w_base=self.operands[block.window].low, w_tile_words=self.depth_words, rows=block.rows,
-            columns=block.window.keys, k=self.depth)
+            a_base=rows.low, w_base=self.operands[block.window].low, w_tile_words=self.key_tile_words, rows=block.rows,
+            columns=block.window.keys, k=self.depth, bits=self.k.bits)
         self.ctx.activation.release(rows)
 
     def load_rows(self, block: Block) -> None:
@@ -291,7 +292,7 @@ class Attention:
         self.ctx.emitter.matmul(
             a_base=self.exponentials[block].low, a_unsigned=True, w_base=operands.low + self.key_words,
             w_tile_words=self.step_words, rows=block.rows,
-            columns=self.value_tiles * self.ctx.config.columns, k=at_least_one(block.window.keys))
+            columns=self.value_tiles * self.ctx.config.columns, k=at_least_one(block.window.keys), bits=self.v.bits)
         self.release_operands(block)
 
     def release_operands(self, block: Block) -> None:

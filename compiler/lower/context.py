@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,12 +11,13 @@ from phonolith.compiler.assembler import Emitter
 from phonolith.compiler.counts import Count, plus, times
 from phonolith.compiler.ir import DTYPES, Node
 from phonolith.compiler.tile import ProductSize
-from phonolith.compiler.views import BlockedView, Rows, Unfolded, View, packed_strides
+from phonolith.compiler.views import BlockedView, NibbleView, Pairs, Rows, Unfolded, View, packed_strides
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Saturate, Source, Target, Width
 
-SATURATE = {"int8": Saturate.INT8, "uint8": Saturate.UINT8, "int16": Saturate.INT16}
+# Of int4, the range of VECTOR's ``nibble`` counts.
+SATURATE = {"int4": Saturate.INT8, "int8": Saturate.INT8, "uint8": Saturate.UINT8, "int16": Saturate.INT16}
 WIDTH = {"int8": Width.INT8, "uint8": Width.UINT8, "int16": Width.INT16}
 
 
@@ -206,6 +208,14 @@ def place_blocked(dram: Dram, shape: tuple[int, ...], dtype: str, config: Machin
     pitch = align(block * shape[1], config.bus_bytes)
     address = dram.take(-(-shape[0] // block) * pitch)
     return BlockedView(address, shape, (pitch, block), dtype, block=block)
+
+
+def place_nibbles(dram: Dram, shape: tuple[int, ...], config: MachineConfig, pairs: Pairs, before: int) -> NibbleView:
+    """Allocate a tensor ``[T, C]`` of 4 bits, two columns or rows to a byte, with ``before`` rows of zeros in front."""
+    nibbles = NibbleView(0, shape, (0, 1), "int4", pairs=pairs)
+    rows = before if pairs is Pairs.COLUMNS else -(-before // 2)
+    octets = place(dram, nibbles.as_bytes().shape, "int8", config, rows)
+    return replace(nibbles, address=octets.address, strides=octets.strides)
 
 
 def place_channels(dram: Dram, shape: tuple[int, ...], dtype: str, config: MachineConfig, frame: int) -> View:

@@ -28,7 +28,7 @@ def lower_matmul(ctx: Lowering, node: Node) -> None:
             columns, tile_columns, load_columns = b.shape[1], *transposed(ctx, b)
         normalize = normalizer(ctx, node, x) if a.get("normalize") else None
         ProductSchedule(ctx, Product(
-            a=rows, a_unsigned=x.dtype == "uint8", k=rows.row_bytes, columns=columns,
+            a=rows, a_unsigned=x.dtype == "uint8", k=rows.row_bytes, bits=b.bits, columns=columns,
             tile_columns=tile_columns, load_columns=load_columns, y=results, dtype=node.dtype,
             factor=(0, 0) if normalize else (a["multiplier"], a["shift"]), prepare=normalize,
             factor_register=ROW_FACTOR, most_rows=most_rows(ctx, x) if normalize else None,
@@ -56,14 +56,15 @@ def head_columns(view: View, head: int, heads: int) -> View:
 
 def by_rows(ctx: Lowering, b: View) -> LoadColumns:
     """Return how to load tiles of ``b`` ``[N, K]``: each row is a column of the product."""
-    ((rows,),) = common_rows(b)
+    stored = b.as_bytes()
+    ((rows,),) = common_rows(stored)
     words = tile_words(rows.row_bytes, ctx.config)
 
     def load_columns(tiles: range, base: int) -> None:
         first = tiles.start * ctx.config.columns
-        count = part(b.shape[0], first, len(tiles) * ctx.config.columns)
-        ctx.emitter.load(target=Target.WEIGHT, address=b.address + first * b.strides[0], base=base,
-                         row_words=words, inner_count=count, inner_stride=b.strides[0],
+        count = part(stored.shape[0], first, len(tiles) * ctx.config.columns)
+        ctx.emitter.load(target=Target.WEIGHT, address=stored.address + first * stored.strides[0], base=base,
+                         row_words=words, inner_count=count, inner_stride=stored.strides[0],
                          segment_bytes=rows.row_bytes)
 
     return load_columns
@@ -74,7 +75,7 @@ def transposed(ctx: Lowering, b: View, words: int = 0) -> tuple[int, LoadColumns
 
     ``words``: from tile to tile, those of K without it.
     """
-    config = ctx.config
+    config, b = ctx.config, b.as_bytes()
     tile_columns = min(config.columns, config.dma_bytes)
     strip_tiles = max(1, config.dma_bytes // config.columns)
     words = words or tile_words(b.shape[0], config)

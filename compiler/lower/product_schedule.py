@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from phonolith.compiler.allocate import Region
+from phonolith.compiler.costs import tile_cycles
 from phonolith.compiler.counts import Count, part
 from phonolith.compiler.lower.context import SATURATE, Lowering
 from phonolith.compiler.lower.product import Product
@@ -11,7 +12,8 @@ from phonolith.compiler.lower.shelf import Shelf, Weights
 from phonolith.compiler.pack import tile_words
 from phonolith.compiler.plan import plan_product
 from phonolith.compiler.tile import Drop, Load, Piece, ProductSize, Step
-from phonolith.compiler.views import Block, Rows
+from phonolith.compiler.views import Block, Pairs, Rows
+from phonolith.compiler.weight_formats import BLOCKS
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Pre, Source, Target
 
@@ -47,7 +49,8 @@ class ProductSchedule:
     def __init__(self, ctx: Lowering, product: Product):
         self.ctx = ctx
         self.product = product
-        self.words = tile_words(product.k, ctx.config)
+        self.words, self.column_words = (tile_words(size, ctx.config) for size in (product.k, sum(product.sums)))
+        self.sums = len(product.sums)
         self.check_room()
         self.size = ProductSize(
             outer=int(product.a.outer_count), inner=int(product.a.inner_count), columns=int(product.columns),
@@ -57,11 +60,11 @@ class ProductSchedule:
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=int(product.most_rows or product.a.count), rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable(),
-            lead=product.lead)
+            lead=product.lead, bits=product.bits, block=product.block, partial=product.partial)
         self.plan = plan_product(self.size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
         tiles = max(piece.stop for piece in self.plan.column_pieces())
-        self.weights = Weights(ctx, product.load_columns, tiles, self.words, self.plan.columns_together)
+        self.weights = Weights(ctx, product.load_columns, tiles, self.column_words, self.plan.columns_together)
         self.parameters = Shelf(ctx, ctx.parameter, self.plan.columns_together)
         self.offsets = self.row_offsets()
         self.followers: Iterator[None] = iter(())
@@ -130,7 +133,13 @@ class ProductSchedule:
     @property
     def parameter_words(self) -> int:
         """Parameter words in use at a time, at most."""
-        return self.column_tiles if self.product.parameters is not None else 0
+        return self.column_tiles * self.sums if self.product.parameters is not None else 0
+
+    @property
+    def held_parameters(self) -> int:
+        """Parameter words on chip at a time, at most: those of the column tiles that are."""
+        tiles = min(self.column_tiles, self.ctx.weight.words // self.column_words)
+        return tiles * self.sums if self.product.parameters is not None else 0
 
     def prefetch(self, tiles: int) -> bool:
         """Load some of the weights ahead of time, of those that have a place; tell whether any were left to load."""
@@ -148,7 +157,7 @@ class ProductSchedule:
         """
         if not self.keeps_columns or self.weights.loaded:
             return self.keeps_columns
-        count = min(words // self.words, self.column_tiles)
+        count = min(words // self.column_words, self.column_tiles)
         steps = 2 * max(self.row_tiles(block) for block in self.row_blocks)
         enough = partly and count >= LEAST_AHEAD and steps < self.ctx.config.undrained_matmuls
         if count < self.column_tiles and not enough:
@@ -159,17 +168,28 @@ class ProductSchedule:
     @property
     def tile_bytes(self) -> int:
         """Bytes of a column tile's weights."""
-        return self.words * self.ctx.config.columns * self.ctx.config.word_bytes
+        return self.column_words * self.ctx.config.columns * self.ctx.config.word_bytes
 
     def check_room(self) -> None:
         """Refuse an inner dimension that does not fit the operand memories."""
-        for ring in (self.ctx.activation, self.ctx.weight):
-            if self.words > ring.words:
+        for ring, words in ((self.ctx.activation, self.words), (self.ctx.weight, self.column_words)):
+            if words > ring.words:
                 raise PhonolithError(
                     "does-not-fit",
-                    f"{self.ctx.user}: an inner dimension of {self.product.k} needs {self.words} words of each "
+                    f"{self.ctx.user}: an inner dimension of {self.product.k} needs {words} words of each "
                     f"{ring.name} bank; {ring.words} are available.",
                     f"Configure a larger {ring.name} memory, or split the operator.")
+        if self.product.parameters is not None and self.sums > self.ctx.parameter.words:
+            raise PhonolithError(
+                "does-not-fit",
+                f"{self.ctx.user}: {self.sums} blocks of {self.product.block} along an inner dimension of "
+                f"{self.product.k} need as many parameter words; {self.ctx.parameter.words} are available.",
+                f"Quantize in blocks of {self.larger_block()}, or configure a larger parameter memory.")
+
+    def larger_block(self) -> str:
+        """Return the smallest block whose parameters fit, in words."""
+        fitting = [str(block) for block in BLOCKS if -(-int(self.product.k) // block) <= self.ctx.parameter.words]
+        return fitting[0] if fitting else "a whole channel"
 
     def load_columns(self, tiles: range) -> range | None:
         """Load column tiles and their parameters unless they are there; a single tile needs its parameters last.
@@ -189,10 +209,14 @@ class ProductSchedule:
     def load_parameters(self, tiles: range) -> None:
         """Load the parameters of column tiles unless they are there."""
         p = self.product
-        if p.parameters is not None and self.parameters.enter(tiles, len(tiles), self.column_tiles):
-            columns = p.column_range(tiles)
-            self.ctx.load_block(Target.PARAMETER, p.parameters + columns.start * PARAMETER_BYTES,
-                                len(columns) * PARAMETER_BYTES, self.parameters.base(tiles, tiles.start))
+        words = len(tiles) * self.sums
+        if p.parameters is not None and self.parameters.enter(tiles, words, self.column_tiles * self.sums):
+            columns, base = p.column_range(tiles), self.parameters.base(tiles, tiles.start * self.sums)
+            first, size = columns.start * PARAMETER_BYTES, len(columns) * PARAMETER_BYTES
+            if p.partial:   # whole words, one per block
+                size = self.ctx.config.parameter_word_bytes
+                first, size = tiles.start * self.sums * size, words * size
+            self.ctx.load_block(Target.PARAMETER, p.parameters + first, size, base)
 
     def load_rows(self, block: Block) -> None:
         """Load a row block."""
@@ -250,7 +274,8 @@ class ProductSchedule:
         """Emit MATMUL, VECTOR and STORE of a step, with the row factors in front."""
         p, ctx, rows = self.product, self.ctx, self.product.a.block(step.block).count
         columns = p.column_range(step.tiles)
-        pitch = ctx.scratch_words(len(columns), p.itemsize)
+        pitch = -(-len(step.tiles) // p.chunks_per_word)
+        words = p.result_rows(rows) * pitch
         residual = self.load_residual(step, columns)
         if p.prepare:
             self.follow_up()
@@ -258,18 +283,17 @@ class ProductSchedule:
         self.multiply(step)
         if p.table:
             ctx.load_table(p.table.entries, p.table.address)
-        self.make_room(rows * pitch, leader)
-        result = ctx.hold(ctx.results, rows * pitch)
+        self.make_room(words, leader)
+        result = ctx.hold(ctx.results, words)
         for some in self.drained_together(step, bool(follow or leader)):
             next(self.followers, None)
             if leader:
-                leader.advance(len(some) * max(p.k, ctx.config.rows))
+                leader.advance(len(some) * tile_cycles(p.sums, ctx.config))
             self.emit_vector(step, some, residual, result.low, pitch)
         self.follow_up()
         if residual:
             ctx.operands.release(residual)
-        stored = p.y.columns(columns.start * p.itemsize, len(columns) * p.itemsize)
-        ctx.store_rows(stored.block(step.block), result.low, pitch)
+        ctx.store_rows(p.stored(step.block, columns), result.low, pitch)
         self.result = result
         if follow:
             self.followers = follow(step.block, result.low, pitch)
@@ -285,8 +309,9 @@ class ProductSchedule:
             for tiles, weights in runs:
                 self.ctx.emitter.matmul(
                     a_base=base + start // self.ctx.config.rows * self.words, a_tile_words=self.words,
-                    w_base=weights, w_tile_words=self.words, rows=part(rows, start, height),
-                    columns=self.array_columns(tiles), k=p.k, a_unsigned=p.a_unsigned)
+                    w_base=weights, w_tile_words=self.column_words, rows=part(rows, start, height),
+                    columns=self.array_columns(tiles), k=p.k, a_unsigned=p.a_unsigned, bits=p.bits,
+                    block=p.block)
 
     def array_columns(self, tiles: range) -> int:
         """Return the columns of some tiles as the array counts them: each tile fills its columns, but for the last."""
@@ -313,10 +338,11 @@ class ProductSchedule:
     def drained_together(self, step: Step, interrupted: bool) -> Iterator[range]:
         """Yield the column tiles, from the step's first on, that one VECTOR takes: few if others come between.
 
-        Bytes share scratchpad words in pairs of tiles; with several row tiles, those of one come before the next's.
+        Bytes share scratchpad words in pairs of tiles, or four; with several row tiles, those of one come before the
+        next's.
         """
-        count = len(step.tiles)
-        few = 2 * -(-count // (2 * MOST_DRAINS)) if self.product.itemsize == 1 else -(-count // MOST_DRAINS)
+        count, together = len(step.tiles), self.product.chunks_per_word
+        few = together * -(-count // (together * MOST_DRAINS))
         size = few if interrupted and self.row_tiles(step.block) == 1 else count
         for first in range(0, count, size):
             yield range(first, min(first + size, count))
@@ -334,15 +360,21 @@ class ProductSchedule:
         """Emit the VECTOR that takes some of a step's column tiles."""
         p = self.product
         columns = p.column_range(range(step.tiles.start + some.start, step.tiles.start + some.stop))
-        first = some.start // 2 if p.itemsize == 1 else some.start
         with_parameters = p.parameters is not None
         self.ctx.emitter.vector(
             rows=p.a.block(step.block).count, columns=part(p.columns, columns.start, len(columns)), source=Source.DRAIN,
-            pre=Pre.BIAS if with_parameters else Pre.NONE, multiplier=p.multiplier, factor=p.factor,
-            parameter_base=self.parameters.base(step.tiles, step.tiles.start) + some.start if with_parameters else 0,
+            pre=Pre.BIAS if with_parameters and not p.partial else Pre.NONE, post_bias=p.partial,
+            multiplier=p.multiplier, factor=p.factor, blocks=self.sums if p.partial else 0,
+            row_sum=p.zero_shift is not None, zero_shift=p.zero_shift or 0,
+            parameter_base=self.parameter_base(step, some.start) if with_parameters else 0,
             factor_register=p.factor_register, residual=p.residual is not None,
             residual_base=residual.low + some.start if residual else 0, residual_pitch=len(step.tiles),
             saturate=SATURATE[p.table.index if p.table else p.dtype], table=p.table is not None,
             table_signed=p.table is not None and p.dtype == "int8",
-            destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1,
-            destination_base=result + first, destination_pitch=pitch)
+            destination=Destination.SCRATCHPAD, destination_byte=p.itemsize == 1 and p.pairs is not Pairs.ROWS,
+            nibble=p.pairs is not None, destination_base=result + some.start // p.chunks_per_word,
+            destination_pitch=pitch)
+
+    def parameter_base(self, step: Step, tile: int) -> int:
+        """Return where the parameters of a step's column tile begin."""
+        return self.parameters.base(step.tiles, step.tiles.start * self.sums) + tile * self.sums

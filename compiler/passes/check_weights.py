@@ -6,6 +6,8 @@ from phonolith.compiler.weight_formats import BITS, BLOCKS, ZERO_SHIFTS, ZEROS, 
 
 # Constants with one element per channel, or per channel and block.
 FACTORS = ("multiplier", "shift", "zero")
+# Codes of 1 bit are 0 and -1, what the array counts are 0 and 1: zeros and multipliers change their signs on the way.
+SINGLE_BIT_MULTIPLIERS = (-65535, 65535)
 
 
 def check_weight_attributes(node: Node) -> None:
@@ -35,6 +37,8 @@ def check_weight_constants(node: Node) -> None:
                 f"{role} has shape {shape} for {form.channels} channels and {layout}", f"Make it {form.factor_shape}.")
     if form.asymmetric:
         _check_limits(node, "zero", ZEROS, "it has 9 bits")
+    if form.bits == 1:
+        _check_limits(node, "multiplier", SINGLE_BIT_MULTIPLIERS, "weights of 1 bit change its sign")
 
 
 def _check_choice(node: Node, name: str, value, choices: tuple[int, ...]) -> None:

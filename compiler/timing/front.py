@@ -26,9 +26,9 @@ class Engine:
     ----------
     instructions : list of Resolved
         Those of this engine, in order.
-    ready, taken, done : Times
-        The first cycle in which the engine accepts an instruction; the cycle in which it does; that in which the
-        instruction completes.
+    ready, offered, taken, done : Times
+        The first cycle in which the engine accepts an instruction; that in which it is offered; the cycle in which it
+        is accepted; that in which the instruction completes.
     """
 
     queue: Queue
@@ -37,7 +37,7 @@ class Engine:
         self.clock = clock
         self.instructions = [each for each in instructions if each.queue is self.queue]
         self.tokens = tokens
-        self.ready, self.taken, self.done = Times(clock), Times(clock), Times(clock)
+        self.ready, self.offered, self.taken, self.done = (Times(clock) for _ in range(4))
 
     def complete(self, instruction: Resolved, cycle: int) -> None:
         """Complete the next instruction and raise its semaphores."""
@@ -262,13 +262,14 @@ class Dispatcher:
             complete = (yield from self.collect(1 + len(instruction.operands), free)) + 1
             cycle = yield from self.take(instruction.wait, complete)
             engine = self.engine
-            while len(engine.ready) <= number:
-                yield engine.ready
-            cycle = max(cycle, engine.ready[number])
             while len(engine.done) <= number - IN_FLIGHT:
                 yield engine.done
             if number >= IN_FLIGHT:
                 cycle = max(cycle, engine.done[number - IN_FLIGHT] + 1)
+            engine.offered.post(cycle)
+            while len(engine.ready) <= number:
+                yield engine.ready
+            cycle = max(cycle, engine.ready[number])
             engine.taken.post(cycle)
             free = cycle + 1
 

@@ -8,7 +8,7 @@ from phonolith.compiler.timing.clock import Clock, Process, Times
 from phonolith.compiler.timing.front import Engine
 from phonolith.compiler.timing.vector_ports import VectorPorts
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target
+from phonolith.hw.isa import Destination, Queue, Reduce, RowFunction, Source, Target, reads_residual
 from phonolith.hw.layouts import DRAIN_NOTICE
 from phonolith.hw.row_unit import row_cycles
 from phonolith.hw.vector_engine import REDUCE_STAGE, WRITE_STAGE
@@ -39,6 +39,8 @@ class VectorEngine(Engine):
         self.config = config
         self.ports = VectorPorts(config)
         self.tiles, self.started, self.soon = Times(clock), Times(clock), Times(clock)
+        # The cycle of the last row, and that from which another tile behind it would be certain.
+        self.last = self.soon_again = 0
         self.writers = {target: [number for number, each in enumerate(self.instructions)
                                  if each.control.get("destination") == destination]
                         for target, destination in SHARED.items()}
@@ -60,12 +62,25 @@ class VectorEngine(Engine):
             if instruction.instruction.mnemonic == "ROWOP":
                 done = taken + rowop_cycles(instruction, self.config)
             else:
-                done = yield from self.rows(instruction, taken)
+                done = yield from self.rows(number, taken)
             self.complete(instruction, done)
-            self.ready.post(done)
+            self.ready.post(done - WRITE_STAGE if self.follows(number + 1) else done)
 
-    def rows(self, instruction: Resolved, taken: int) -> Process:
+    def follows(self, number: int) -> bool:
+        """Tell whether a VECTOR may enter the pipeline behind the one before it (``VectorEngine.follows``)."""
+        if not 0 < number < len(self.instructions):
+            return False
+        before, instruction = self.instructions[number - 1:number + 1]
+        if {before.instruction.mnemonic, instruction.instruction.mnemonic} != {"VECTOR"}:
+            return False
+        control = instruction.control
+        alone = control["source"] == Source.DRAIN and not reads_residual(control) and control["reduce"] == Reduce.NONE
+        same = all(before.operands[name] == instruction.operands[name] for name in ("control", "factor", "columns"))
+        return alone and same and all(counts(before, self.config)) and all(counts(instruction, self.config))
+
+    def rows(self, number: int, taken: int) -> Process:
         """Take the rows of a VECTOR, chunk by chunk; return the cycle in which it is done."""
+        instruction = self.instructions[number]
         operands, control = instruction.operands, instruction.control
         rows, chunks = counts(instruction, self.config)
         cycle = taken + 1
@@ -73,6 +88,8 @@ class VectorEngine(Engine):
             return cycle
         blocks, from_drain = block_count(instruction), control["source"] == Source.DRAIN
         soon = cycle
+        if self.follows(number) and self.offered[number] <= self.last:
+            soon = max(self.offered[number], self.soon_again)
         for row in range(0, rows, self.config.rows):
             count = min(self.config.rows, rows - row)
             for chunk in range(chunks):
@@ -86,6 +103,7 @@ class VectorEngine(Engine):
                     self.ports.use(operands, control, row, chunk, cycle, count, block == blocks - 1)
                     soon = max(cycle, cycle + count - DRAIN_NOTICE)
                     cycle += count
+        self.last, self.soon_again = cycle - 1, soon
         return cycle - 1 + pipeline_cycles(instruction)
 
 

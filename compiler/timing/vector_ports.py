@@ -1,7 +1,7 @@
 """Which memory ports the vector engine uses when: it goes first, LOAD and STORE wait."""
 
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.isa import Destination, Source, Width, reads_residual
+from phonolith.hw.isa import Destination, Source, Width, chunks_per_word, reads_residual, rows_per_word
 from phonolith.hw.layouts import ADDRESS_BITS
 from phonolith.hw.scratchpad import BANKS
 from phonolith.hw.vector_engine import ELEMENT_STAGE, RESIDUAL_STAGE, WRITE_STAGE
@@ -68,19 +68,20 @@ class VectorPorts:
             stage = RESIDUAL_STAGE if control["residual"] else ELEMENT_STAGE
             self.enter(self.reads, operands, "residual", row, chunk, start + stage, count)
         if control["destination"] == Destination.SCRATCHPAD and ends:
-            offset = half if control["destination_byte"] else chunk
-            self.enter(self.writes, operands, "destination", row, offset, start + WRITE_STAGE, count)
+            offset = chunk // chunks_per_word(control)
+            self.enter(self.writes, operands, "destination", row, offset, start + WRITE_STAGE, count,
+                       rows_per_word(control))
         if control["destination"] == Destination.ACTIVATION and ends:
             self.activation.ranges.append((start + WRITE_STAGE, start + WRITE_STAGE + count))
 
     def enter(self, ports: list[Taken], operands: dict[str, int], name: str, row: int, offset: int, start: int,
-              count: int) -> None:
-        """Enter the use of one port, bank by bank."""
+              count: int, together: int = 1) -> None:
+        """Enter the use of one port, bank by bank; ``together``: so many rows share a word."""
         pitch = operands[f"{name}_pitch"]
-        address = operands[f"{name}_base"] + row * pitch + offset
-        banks = [self.bank(address), self.bank(address + (count - 1) * pitch)]
+        address = operands[f"{name}_base"] + row // together * pitch + offset
+        banks = [self.bank(address), self.bank(address + (count - 1) // together * pitch)]
         if banks[0] == banks[1] and (count - 1) * pitch < self.config.scratch_bank_depth:
             ports[banks[0]].ranges.append((start, start + count))
             return
         for index in range(count):
-            ports[self.bank(address + index * pitch)].ranges.append((start + index, start + index + 1))
+            ports[self.bank(address + index // together * pitch)].ranges.append((start + index, start + index + 1))

@@ -172,8 +172,6 @@ class Machine:
 
     def matmul(self, operands: dict[str, int], control: dict[str, int]) -> None:
         """Execute MATMUL: append its tiles."""
-        if control["log2_lanes"]:
-            raise illegal(f"MATMUL weights of {8 >> control['log2_lanes']} bits are not supported.")
         if operands["k"] < 1:
             raise illegal("MATMUL needs k of at least 1.")
         self.check_pending()

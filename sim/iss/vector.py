@@ -1,5 +1,6 @@
 """VECTOR and ROWOP."""
 
+from collections.abc import Iterator
 from math import isqrt
 
 import numpy as np
@@ -17,6 +18,7 @@ def vector(state: State, operands: dict[str, int], control: dict[str, int]) -> N
     if not operands["rows"] or not operands["columns"]:
         return
     check_banks(state, operands, control)
+    check_row_pairs(state, control)
     for first in range(0, operands["rows"], state.config.rows):
         count = min(state.config.rows, operands["rows"] - first)
         Tile(state, operands, control, first, count).execute()
@@ -28,6 +30,8 @@ def check_encodings(control: dict) -> None:
                         ("destination", Destination)):
         if control[name] >= len(kinds):
             raise illegal(f"VECTOR has no {name} {control[name]}.")
+    if control["nibble"] and control["destination"] != Destination.SCRATCHPAD:
+        raise illegal("VECTOR writes results of 4 bits to the scratchpad only.")
     if control["partial"] and control["source"] != Source.DRAIN:
         raise illegal("VECTOR adds partial sums of tiles from the drain only.")
     if control["multiplier"] == Multiplier.ELEMENT and control["residual"]:
@@ -57,6 +61,12 @@ def bank_of(state: State, operands: dict, control: dict, name: str) -> int:
     if first // depth != last // depth:
         raise illegal(f"VECTOR {name} words {first}..{last} cross the scratchpad banks at {depth}.")
     return first // depth
+
+
+def check_row_pairs(state: State, control: dict) -> None:
+    """Refuse pairs of rows across tiles."""
+    if control["nibble"] and not control["destination_byte"] and state.config.rows % 2:
+        raise illegal(f"VECTOR writes rows in pairs, but a tile has {state.config.rows}: an odd number.")
 
 
 class Tile:
@@ -122,13 +132,14 @@ class Tile:
 
     def scratch_rows(self, name: str, dtype: str) -> np.ndarray:
         """Return a writable view-like list of scratchpad rows as one array ``[count, chunks * C]``."""
-        return np.stack([self.scratch_row(name, row, dtype) for row in range(self.count)])
+        rows = range(self.first, self.first + self.count)
+        return np.stack([self.scratch_row(name, row, len(self.active), dtype) for row in rows])
 
-    def scratch_row(self, name: str, row: int, dtype: str) -> np.ndarray:
-        """Return the scratchpad elements of one row, a writable view."""
-        word = self.operands[f"{name}_base"] + (self.first + row) * self.operands[f"{name}_pitch"]
+    def scratch_row(self, name: str, row: int, size: int, dtype: str) -> np.ndarray:
+        """Return ``size`` scratchpad elements of one row, a writable view."""
+        word = self.operands[f"{name}_base"] + row * self.operands[f"{name}_pitch"]
         start = word * self.state.config.scratch_word_bytes
-        length = len(self.active) * np.dtype(dtype).itemsize
+        length = size * np.dtype(dtype).itemsize
         return view_range(self.state.scratchpad, start, length, "scratchpad").view(dtype)
 
     def row_values(self, register: str) -> np.ndarray:
@@ -184,6 +195,8 @@ class Tile:
 
     def saturate(self, y: np.ndarray) -> np.ndarray:
         """Clip to the selected range."""
+        if self.control["nibble"]:
+            return np.clip(y, *isa.NIBBLE_LIMITS)
         kind = Saturate(self.control["saturate"])
         return signed(y, 34) if kind == Saturate.NONE else np.clip(y, *LIMITS[kind])
 
@@ -198,20 +211,43 @@ class Tile:
         """Write to the scratchpad or to the activation banks; inactive lanes write zeros."""
         y = np.where(self.active, y, 0)
         if self.control["destination"] == Destination.SCRATCHPAD:
-            self.write_scratch(y, "u1" if self.control["destination_byte"] else "<u2")
+            self.write_results(y)
         elif self.control["destination"] == Destination.ACTIVATION:
             self.write_activation(y.astype(np.uint8))
 
-    def write_scratch(self, y: np.ndarray, dtype: str) -> None:
-        """Write rows to the scratchpad; where they overlap, the order is chunk by chunk."""
-        rows = [self.scratch_row("destination", row, dtype) for row in range(self.count)]
-        row_bytes = y.shape[1] * np.dtype(dtype).itemsize
-        overlap = self.operands["destination_pitch"] * self.state.config.scratch_word_bytes < row_bytes
-        step = self.state.config.columns if overlap else y.shape[1]
-        for first in range(0, y.shape[1], step):
-            lanes = slice(first, first + step)
+    def write_results(self, y: np.ndarray) -> None:
+        """Write rows to the scratchpad in the selected form: words, bytes, or nibbles in pairs of columns or rows."""
+        first, byte = self.first, self.control["destination_byte"]
+        if self.control["nibble"] and byte:
+            self.write_nibbles(y & 15)
+        elif self.control["nibble"]:
+            self.write_scratch(row_pairs(y), "u1", first // 2)
+        else:
+            self.write_scratch(y, "u1" if byte else "<u2", first)
+
+    def write_scratch(self, y: np.ndarray, dtype: str, first: int) -> None:
+        """Write rows from number ``first`` on to the scratchpad; where they overlap, the order is chunk by chunk."""
+        rows = [self.scratch_row("destination", first + row, len(self.active), dtype) for row in range(len(y))]
+        for lanes in self.written_together(y.shape[1] * np.dtype(dtype).itemsize):
             for target, values in zip(rows, y[:, lanes].astype(dtype), strict=True):
                 target[lanes] = values
+
+    def write_nibbles(self, y: np.ndarray) -> None:
+        """Write rows of nibbles to the scratchpad, low ones first, in the order of :meth:`write_scratch`."""
+        size = -(-y.shape[1] // 2)
+        rows = [self.scratch_row("destination", self.first + row, size, "u1") for row in range(len(y))]
+        for lanes in self.written_together(size):
+            for target, values in zip(rows, y[:, lanes], strict=True):
+                nibbles = np.stack([target & 15, target >> 4], axis=1).reshape(-1)
+                nibbles[lanes] = values
+                target[:] = nibbles[::2] | nibbles[1::2] << 4
+
+    def written_together(self, row_bytes: int) -> Iterator[slice]:
+        """Yield the lanes of one chunk after the other if rows of so many bytes overlap, else all."""
+        overlap = self.operands["destination_pitch"] * self.state.config.scratch_word_bytes < row_bytes
+        step = self.state.config.columns if overlap else len(self.active)
+        for first in range(0, len(self.active), step):
+            yield slice(first, first + step)
 
     def write_activation(self, y: np.ndarray) -> None:
         """Write row r to activation bank r."""
@@ -230,6 +266,13 @@ class Tile:
             y = signed(y * 65536 + 65535 - np.arange(self.columns), 48)
         result = y.sum(axis=1) if kind == Reduce.SUM else y.max(axis=1)
         self.state.row_registers[self.control["reduce_register"], :self.count] = signed(result, 48)
+
+
+def row_pairs(y: np.ndarray) -> np.ndarray:
+    """Return rows in pairs: an even one in the low, the odd one behind it, or zeros, in the high nibbles."""
+    low, high = y[::2] & 15, np.zeros_like(y[::2])
+    high[:len(y) // 2] = y[1::2] & 15
+    return low | high << 4
 
 
 def row_operation(state: State, operands: dict[str, int], control: dict[str, int]) -> None:

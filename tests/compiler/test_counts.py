@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phonolith.compiler.assembler import Emitter
-from phonolith.compiler.counts import Count, Size, Stride, at_least_one, convolved, part, plus, product, times
+from phonolith.compiler.counts import Count, Size, Stride, at_least_one, convolved, halved, part, plus, product, times
 from phonolith.compiler.disassembler import trace
 from phonolith.compiler.pipeline import END, assemble_counts
 from phonolith.compiler.registers import BEHIND, FIRST
@@ -45,6 +45,18 @@ def test_parts_and_multiples(frames):
         piece = part(more, first, most)
         assert (piece.at(frames) if isinstance(piece, Count) else piece) == min(max(more.at(frames) - first, 0), most)
     assert at_least_one(some).at(frames) == max(some.at(frames), 1) and at_least_one(3) == 3
+
+
+def test_pairs_begin_with_even_numbers():
+    for frames in (0, 1, 2, 15, 16, 17, 26, 299, 300):
+        for count in (whole(), part(whole(), 16, 9), part(whole(), 16, 10), plus(part(whole(), 4, 11), 6)):
+            pairs_of = halved(count)
+            assert isinstance(pairs_of, Count) and pairs_of.at(frames) == -(-count.at(frames) // 2)
+            assert part(pairs_of, 3, 4).at(frames) == -(-part(count, 6, 8).at(frames) // 2)
+    assert halved(7) == 4
+    for count in (part(whole(), 3, 8), plus(whole(), 1), whole(3)):
+        with pytest.raises(ValueError, match="pairs must begin"):
+            halved(count)
 
 
 def test_copies_stay_counts():

@@ -44,7 +44,7 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
                       outer_stride=draw(st.integers(-300, 300)), inner_count=draw(count),
                       inner_stride=draw(st.integers(-300, 300)), row_bytes=draw(st.integers(0, 200)))
     elif kind == "vector":
-        vector(draw, emitter, config.scratch_bank_depth)
+        vector(draw, emitter, config)
     else:
         rows, columns = draw(st.sampled_from([(1, 2), (2, 1)]))
         emitter.matmul(a_base=draw(count), a_tile_words=draw(count), w_base=draw(count), w_tile_words=draw(count),
@@ -56,17 +56,19 @@ def instructions(draw) -> tuple[Emitter, MachineConfig]:
     return emitter, config
 
 
-def vector(draw, emitter: Emitter, bank: int) -> None:
+def vector(draw, emitter: Emitter, config: MachineConfig) -> None:
     """Emit a VECTOR with random operands; its source and residual operand lie in different banks."""
     multiplier = draw(st.sampled_from([Multiplier.ONE, Multiplier.COLUMN, Multiplier.ELEMENT]))
+    destination, byte = draw(st.sampled_from(Destination)), draw(st.booleans())
+    can_pair = destination is Destination.SCRATCHPAD and (byte or config.rows % 2 == 0)
     emitter.vector(
         rows=draw(st.integers(1, 9)), columns=draw(st.integers(1, 50)), source=Source.SCRATCHPAD,
         source_base=draw(count), source_pitch=draw(count), source_width=draw(st.sampled_from(Width)),
         pre=draw(st.sampled_from([Pre.NONE, Pre.BIAS])), parameter_base=draw(count),
         multiplier=multiplier, residual=multiplier != Multiplier.ELEMENT and draw(st.booleans()),
-        residual_base=bank, residual_pitch=draw(count),
-        destination=draw(st.sampled_from(Destination)), destination_base=100 + draw(count),
-        destination_pitch=draw(count), destination_byte=draw(st.booleans()), table=draw(st.booleans()))
+        residual_base=config.scratch_bank_depth, residual_pitch=draw(count),
+        destination=destination, destination_base=100 + draw(count), destination_pitch=draw(count),
+        destination_byte=byte, nibble=can_pair and draw(st.booleans()), table=draw(st.booleans()))
 
 
 def memories(state, config: MachineConfig) -> dict[Memory, np.ndarray]:

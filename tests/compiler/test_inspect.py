@@ -43,7 +43,7 @@ def test_bytes_of_weights_of_few_bits():
     inputs = (Value("x", "int8", (76,)), Value("y", "int8", (77,)))
     result = inspect(Graph("g", inputs, nodes, ("b", "c")), 11)
     a, b, c = result["layers"]
-    assert [layer["constant_bytes"] for layer in (a, b, c)] == [5 * 84, 5 * (39 + 8 + 3 * 8), 5 * (2 + 8)]
+    assert [layer["constant_bytes"] for layer in (a, b, c)] == [5 * 84, 5 * (39 + 3 * 8), 5 * (2 + 8)]
     assert [layer["weights"] for layer in (a, b, c)] == ["int8", "int4", "int2"]
     assert [layer["scheme"] for layer in (a, b, c)] == ["symmetric", "asymmetric-32", "symmetric"]
     assert b["output_bytes"] == 11 * 3 and result["weight_bytes"] == 5 * (76 + 39 + 2)

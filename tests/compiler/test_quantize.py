@@ -1,5 +1,7 @@
 """Post-training quantization: types, scales, and integer results close to the float model's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,10 @@ from phonolith.compiler.float_graph import FloatGraph, FloatNode, evaluate
 from phonolith.compiler.float_passes import fuse_relu, simplify
 from phonolith.compiler.integerize import MAX_FRAMES
 from phonolith.compiler.passes import lower_graph
-from phonolith.compiler.quantize import noise_features, quantize
-from phonolith.compiler.tensor_types import assign_dtypes, choose_types
+from phonolith.compiler.quantization import Quantization, layer_schemes
+from phonolith.compiler.quantize import noise_features, prepare, quantize
+from phonolith.compiler.tensor_types import ScaleRule, assign_dtypes, choose_types
+from phonolith.compiler.weight_quantizer import SCHEMES, WIDTHS, WeightScheme, quantize_weight
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.recognise import quantize_features
@@ -74,7 +78,7 @@ def encoder(activation: str = "relu", post_norm: bool = False) -> FloatGraph:
 
 def integer_and_float(graph: FloatGraph, **options):
     """Return the integer graph, its values, and the float model's values, on one utterance not calibrated with."""
-    quantized = quantize(graph, noise_features(8, MELS, 0, 60), **options)
+    quantized = quantize(graph, noise_features(8, MELS, 0, 60), Quantization(**options))
     x = noise_features(1, MELS, 99, 80)[0]
     integers = interpret(quantized, {"features": quantize_features(quantized, x)})
     return quantized, integers, evaluate(fuse_relu(graph), x)
@@ -89,8 +93,9 @@ def relative_error(quantized, integers, floats, name: str) -> float:
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "sigmoid", "tanh"])
 def test_integer_model_is_close_to_the_float_model(clip, activation):
     quantized, integers, floats = integer_and_float(encoder(activation), clip=clip)
+    bound = 0.1 if clip == "clip" else 0.05  # which gives less weight to the few large values
     for name in ("conv", "embed", "norm1", "context", "sum1", "contract", "sum2", "logits"):
-        assert relative_error(quantized, integers, floats, name) < 0.05, name
+        assert relative_error(quantized, integers, floats, name) < bound, name
     assert np.corrcoef(integers["logits"].ravel(), floats["logits"].ravel())[0, 1] > 0.998
     assert (integers["ids"] == floats["ids"]).mean() > 0.9
     assert integers["ids"].dtype == np.int16
@@ -127,7 +132,7 @@ def test_dtypes():
 def test_parts_of_a_fused_projection_have_their_own_scales():
     graph = fuse_relu(encoder())
     observed = observe(graph, noise_features(2, MELS, 0, 40))
-    types = choose_types(graph, observed, "max")
+    types = choose_types(graph, observed, ScaleRule())
     parts = [types.scales[name] for name in "qkv"]
     assert np.array_equal(types.scales["qkv"], np.repeat(parts, WIDTH)) and len(set(parts)) == 3
 
@@ -158,6 +163,72 @@ def test_a_dead_channel_with_a_large_bias():
     assert np.allclose(integers["contract"][:, 4] * scale, floats["contract"][:, 4], atol=0.01)
 
 
+def with_rounded_weights(graph: FloatGraph, options: Quantization) -> FloatGraph:
+    """Return the simplified float graph whose weights are what their codes stand for."""
+    graph = prepare(graph, options)
+    schemes = layer_schemes(graph, options)
+
+    def rounded(node: FloatNode) -> FloatNode:
+        if node.name not in schemes:
+            return node
+        weight = node.constants["weight"]
+        values = quantize_weight(weight.reshape(len(weight), -1), schemes[node.name]).values()
+        return replace(node, constants=node.constants | {"weight": values.reshape(weight.shape).astype(np.float32)})
+
+    return replace(graph, nodes=tuple(rounded(node) for node in graph.nodes))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("group", ["tensor", "channel", 32])
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_schemes_of_weights(bits, scheme, group):
+    """The integer model computes what the float model with rounded weights does."""
+    options = Quantization(WeightScheme(bits, scheme, group, clip_search=bits > 1), {"conv": bits, "logits": bits})
+    quantized = quantize(encoder(), noise_features(8, MELS, 0, 60), options)
+    x = noise_features(1, MELS, 99, 80)[0]
+    integers = interpret(quantized, {"features": quantize_features(quantized, x)})
+    floats = evaluate(with_rounded_weights(encoder(), options), x)
+    for name in ("conv", "embed", "context", "sum1", "contract", "sum2", "logits"):
+        assert relative_error(quantized, integers, floats, name) < 0.08, name
+    for name, low in (("conv", True), ("embed", False), ("qkv", True), ("contract", True), ("logits", True)):
+        attributes = quantized.node(name).attributes
+        assert attributes.get("bits", 8) == (bits if low else 8)
+        assert attributes.get("block") == (group if low and group == 32 else None)
+        assert ("zero_shift" in attributes) == (low and (bits == 1 or scheme == "asymmetric"))
+
+
+def test_which_layers_have_few_bits():
+    graph = prepare(encoder(), Quantization())
+    schemes = layer_schemes(graph, Quantization(WeightScheme(2), {"out": 4}))
+    assert {name: scheme.bits for name, scheme in schemes.items()} == {
+        "conv": 8, "embed": 8, "qkv": 2, "out": 4, "expand": 2, "contract": 2, "logits": 8}
+
+
+def test_powers_of_two():
+    quantized, integers, floats = integer_and_float(encoder("silu"), weights=WeightScheme(power_of_two=True))
+    products = [node for node in quantized.nodes if "weight" in node.constants]
+    assert all(set(np.unique(node.constants["multiplier"])) <= {1 << 15} for node in products)
+    assert relative_error(quantized, integers, floats, "logits") < 0.1
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_keys_and_values_of_4_bits(clip):
+    quantized, integers, floats = integer_and_float(encoder(), kv_bits=4, clip=clip)
+    dtypes = {node.name: node.dtype for node in quantized.nodes}
+    assert dtypes["qkv.0"] == "int8" and dtypes["qkv.1"] == dtypes["qkv.2"] == "int4"
+    for name in ("qkv.1", "qkv.2"):
+        assert integers[name].min() >= -8 and integers[name].max() <= 7
+    assert relative_error(quantized, integers, floats | {"qkv.1": floats["k"]}, "qkv.1") < 0.25
+    assert relative_error(quantized, integers, floats, "logits") < 0.25
+
+
+def test_keys_that_no_linear_layer_makes():
+    graph = encoder()
+    nodes = [replace(node, inputs=("q", "norm1")) if node.name == "scores" else node for node in graph.nodes]
+    with pytest.raises(PhonolithError, match="keys or values 'norm1' cannot have 4 bits"):
+        quantize(replace(graph, nodes=tuple(nodes)), noise_features(1, MELS, 0, 40), Quantization(kv_bits=4))
+
+
 def test_clip_methods():
     samples = np.abs(np.random.default_rng(0).standard_normal(100000)).astype(np.float32)
     outlier = Observed(50.0, np.append(samples, np.float32(50.0)))
@@ -169,14 +240,28 @@ def test_clip_methods():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"bits": 4}, "weights of 4 bits are not supported"), ({"clip": "best"}, "there is no clip 'best'"),
+    [({"kv_bits": 2}, "keys and values of 2 bits are not supported"),
+     ({"kv_bits": 4, "softmax_bits": 16}, "values of 4 bits do not go with exponentials of 16"),
+     ({"layer_bits": {"embedd": 4}}, "there is no layer 'embedd' with weights"),
+     ({"layer_bits": {"embed": 5}}, "weights of 5 bits are not supported"),
+     ({"clip": "best"}, "there is no clip 'best'"),
      ({"softmax_bits": 12}, "exponentials of 12 bits are not supported"),
      ({"max_frames": 0}, "positions of 0 frames are none")],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(PhonolithError, match=message) as caught:
-        quantize(encoder(), noise_features(1, MELS, 0, 40), **options)
+        quantize(encoder(), noise_features(1, MELS, 0, 40), Quantization(**options))
     assert caught.value.kind == "option"
+
+
+@pytest.mark.parametrize("role", ["weight", "bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(role, value):
+    graph = encoder()
+    next(node for node in graph.nodes if node.name == "expand").constants[role][3] = value
+    with pytest.raises(PhonolithError, match=f"the {role} of layer 'expand' is not finite") as caught:
+        quantize(graph, noise_features(1, MELS, 0, 40))
+    assert caught.value.kind == "weights"
 
 
 def test_calibration_is_needed():
@@ -184,9 +269,21 @@ def test_calibration_is_needed():
         quantize(encoder(), [])
 
 
-def test_infinite_values_are_refused():
-    with pytest.raises(PhonolithError, match="'features' are not finite"):
-        quantize(encoder(), [np.full((40, MELS), np.inf, np.float32)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_no_numbers(value):
+    features = noise_features(1, MELS, 0, 40)[0]
+    features[3, 2] = value
+    with pytest.raises(PhonolithError, match="'features' are not finite") as caught:
+        quantize(encoder(), [features])
+    assert (caught.value.kind, caught.value.remedy) == ("calibration", "Give finite inputs.")
+
+
+def test_values_that_overflow():
+    graph = encoder()
+    next(node for node in graph.nodes if node.name == "expand").constants["weight"] *= 1e38
+    with pytest.raises(PhonolithError, match="'norm3' are not finite") as caught:
+        quantize(graph, noise_features(1, MELS, 0, 40))
+    assert caught.value.remedy == "Train the float model again."
 
 
 def test_features_are_rounded_and_saturated():
@@ -299,7 +396,7 @@ def test_conformers(more, tmp_path):
     graph = import_encoder(model, "tiny")
     np.testing.assert_allclose(evaluate(simplify(graph), x)["output"], expected, atol=1e-5)
     for bits in (8, 16):
-        quantized = quantize(graph, noise_features(8, 40, 0), softmax_bits=bits, max_frames=40)
+        quantized = quantize(graph, noise_features(8, 40, 0), Quantization(softmax_bits=bits, max_frames=40))
         integers = interpret(quantized, {"features": quantize_features(quantized, x)})
         real = integers["output"] * quantized.metadata["scales"]["output"]
         assert np.sqrt(np.mean((real - expected) ** 2) / np.mean(expected**2)) < 0.04

@@ -37,7 +37,7 @@ def low_bit(depth: int = 70, channels: int = 3, dtype: str = "int8", bits: int =
     }
     given = {"bits": bits, "zero_shift": zero_shift, "block": block}
     if zero_shift is not None:
-        constants["zero"] = rng.integers(-256, 256, shape).astype(np.int32)
+        constants["zero"] = rng.integers(-255, 256, shape).astype(np.int32)
     return Node("y", "linear", ("x",), dtype, constants, {k: v for k, v in given.items() if v is not None})
 
 
@@ -124,7 +124,7 @@ REFUSED = {
     "it has a zero, but no zero_shift": changed(low_bit(zero_shift=1), without=("zero_shift",)),
     "zero_shift is 8": changed(low_bit(zero_shift=1), zero_shift=8),
     "zero_shift is -1": changed(low_bit(zero_shift=1), zero_shift=-1),
-    "zero reaches 256 .. 256, outside -256 .. 255": changed(low_bit(zero_shift=1), {"zero": np.full(3, 256, np.int32)}),
+    "zero reaches 256 .. 256, outside -255 .. 255": changed(low_bit(zero_shift=1), {"zero": np.full(3, 256, np.int32)}),
     "zero reaches -257 .. -257": changed(low_bit(zero_shift=1), {"zero": np.full(3, -257, np.int32)}),
     "zero is int8, not int32": changed(low_bit(zero_shift=1), {"zero": np.zeros(3, np.int8)}),
     "block is 48": changed(low_bit(), block=48),
@@ -239,7 +239,7 @@ def test_blocks_with_multipliers_of_both_signs():
 
 
 def test_the_sum_of_one_block_always_fits():
-    graph = filled(256, -128, -256, 0, bits=8, zero_shift=7, block=256)
+    graph = filled(256, -128, -255, 0, bits=8, zero_shift=7, block=256)
     (node,) = graph.nodes
     quiet = changed(node, {"shift": np.full_like(node.constants["shift"], 20)})
     assert prove_accumulators(graph.with_nodes([quiet]))

@@ -23,7 +23,7 @@ def constants_of(rng, channels: int, depth: int, bits: int, zero_shift: int | No
         "multiplier": rng.integers(-65536, 65536, shape).astype(np.int32),
         "shift": rng.integers(shift, shift + 4, shape).astype(np.int32),
     }
-    zero = {} if zero_shift is None else {"zero": rng.integers(-256, 256, shape).astype(np.int32)}
+    zero = {} if zero_shift is None else {"zero": rng.integers(-255, 256, shape).astype(np.int32)}
     return constants | zero
 
 

@@ -44,7 +44,8 @@ def test_inputs_that_a_model_is_not_for(frames, kind, remedy):
 
 
 @pytest.mark.parametrize(("name", "limit"), [
-    ("encoder-ctc-w8", 0.06), ("conformer-ctc-w8", 0.01), ("conformer-ctc-stream-w8", 0.02)])
+    ("encoder-ctc-w8", 0.06), ("conformer-ctc-w8", 0.01), ("conformer-ctc-stream-w8", 0.02),
+    ("conformer-ctc-w4", 0.01), ("conformer-ctc-w2", 0.015), ("conformer-ctc-w1", 0.03)])
 def test_shipped_model_hears_real_recordings(fsdd, name, limit):
     graph = model_file.load(model_file.resolve(name))
     found = evaluate(golden_recogniser(graph), fsdd, strings=100, parameters=feature_parameters(graph))

@@ -17,7 +17,7 @@ def test_nothing_happened():
 
 
 def test_parts_make_the_total():
-    parts = energy(SOME, 5000, 700, CONFIG)
+    parts = energy(SOME, 8 * 5000, 700, CONFIG)
     assert parts["total"] == pytest.approx(sum(value for name, value in parts.items() if name != "total"))
     assert set(parts) == {"array", "vector", "sram", "dram", "total"}
 
@@ -25,21 +25,21 @@ def test_parts_make_the_total():
 @pytest.mark.parametrize("name", [field.name for field in fields(Events)])
 def test_every_event_costs(name):
     more = replace(SOME, **{name: getattr(SOME, name) + 1})
-    assert energy(more, 5000, 700, CONFIG)["total"] > energy(SOME, 5000, 700, CONFIG)["total"]
+    assert energy(more, 8 * 5000, 700, CONFIG)["total"] > energy(SOME, 8 * 5000, 700, CONFIG)["total"]
 
 
 def test_full_array_pays_for_each_multiplication():
     steps = 10
     macs = steps * CONFIG.rows * CONFIG.columns
-    parts = energy(Events(array_steps=steps), macs, 0, CONFIG)
+    parts = energy(Events(array_steps=steps), 8 * macs, 0, CONFIG)
     assert parts["total"] == pytest.approx(macs * cost("multiply_accumulate") * 1e-6)
 
 
 def test_padding_costs_less_than_work():
     steps = 10
     macs = steps * CONFIG.rows * CONFIG.columns
-    half = energy(Events(array_steps=steps), macs // 2, 0, CONFIG)["array"]
-    full = energy(Events(array_steps=steps), macs, 0, CONFIG)["array"]
+    half = energy(Events(array_steps=steps), 4 * macs, 0, CONFIG)["array"]
+    full = energy(Events(array_steps=steps), 8 * macs, 0, CONFIG)["array"]
     assert full / 2 < half < full
 
 

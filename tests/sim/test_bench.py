@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from phonolith.compiler.weight_formats import effective_weights
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.sim.bench import bench_dwconv, bench_gemm, bench_speed, requantization
+from phonolith.sim.bench import bench_dwconv, bench_gemm, bench_speed, requantization, weight_product
 
 CONFIG = MachineConfig()
 
@@ -35,6 +36,44 @@ def test_no_product_gets_slower(m, k, n, transpose_b, latency, cycles):
     assert config.activation_sram_bytes + config.weight_sram_bytes + config.scratchpad_bytes <= 320 << 10
     result = bench_gemm(m, k, n, config, transpose_b=transpose_b)
     assert result["bit_exact"] and result["cycles"] <= cycles
+
+
+# Cycles at most, by rows, bits, scheme and block; with 8 bits 512 rows take 1,181,606 cycles, one takes 37,513.
+NARROW = [
+    (512, 4, "symmetric", None, 591_600), (512, 2, "symmetric", None, 296_700), (512, 1, "symmetric", None, 149_300),
+    (1, 4, "symmetric", None, 19_050), (1, 2, "symmetric", None, 9_820), (1, 1, "symmetric", None, 5_220),
+    (512, 2, "symmetric", 64, 302_000), (512, 2, "asymmetric", 64, 302_000), (512, 1, "asymmetric", 128, 151_200),
+]
+
+
+@pytest.mark.parametrize(("m", "bits", "scheme", "block", "cycles"), NARROW)
+def test_narrow_weights_take_less_time(m, bits, scheme, block, cycles):
+    result = bench_gemm(m, 768, 768, CONFIG, bits=bits, scheme=scheme, block=block)
+    assert result["bit_exact"] and result["cycles"] <= cycles
+    assert result["utilisation"] == result["macs"] * bits / 8 / (256 * result["cycles"])
+
+
+@pytest.mark.parametrize("array", ["4x4", "5x7", "12x20"])
+@pytest.mark.parametrize("bits", [4, 2, 1])
+def test_narrow_weights_on_other_machines(array, bits):
+    """Words of 7 and 20 bytes do not divide into steps of 8: weights of 1 bit are stored in 8 and 2 bits there."""
+    config = MachineConfig(bus_bits=64).with_array(array)
+    for block in (None, 32):
+        assert bench_gemm(19, 75, 23, config, bits=bits, scheme="asymmetric", block=block)["bit_exact"]
+
+
+@pytest.mark.parametrize(("bits", "numbers", "message"), [
+    (4, 8, "B reaches 8 .. 8; numbers of 4 bits are -8 .. 7."), (1, 0, "numbers of 1 bits are -1 and 1.")])
+def test_numbers_that_do_not_fit(bits, numbers, message):
+    with pytest.raises(PhonolithError, match=message):
+        bench_gemm(5, 5, 4, CONFIG, b=np.full((5, 4), numbers, np.int8), bits=bits)
+
+
+def test_single_bits_are_plus_and_minus_one():
+    b = np.where(np.arange(20).reshape(5, 4) % 3, 1, -1).astype(np.int8)
+    assert bench_gemm(5, 5, 4, CONFIG, b=b, bits=1)["bit_exact"]
+    graph = weight_product(b, 1)
+    assert (effective_weights(graph.nodes[0]) == b.T).all()
 
 
 @pytest.mark.parametrize(("frames", "channels", "kernel", "utilisation"), [(250, 144, 31, 0.63), (500, 256, 31, 0.65)])
