@@ -46,13 +46,13 @@ module phonolith_row(activation, weights_in, weights_out, results, clk);  /* ver
     case (width)
       0: narrow = operand * {{{{24{{w[7]}}}}, w}};
       1: narrow = operand * {{{{28{{w[3]}}}}, w[3:0]}} + word(is_unsigned, lane[39:32]) * {{{{28{{w[7]}}}}, w[7:4]}};
-      2: narrow = operand * {{{{30{{w[1]}}}}, w[1:0]}} + word(is_unsigned, lane[23:16]) * {{{{30{{w[3]}}}}, w[3:2]}}
-        + word(is_unsigned, lane[39:32]) * {{{{30{{w[5]}}}}, w[5:4]}}
-        + word(is_unsigned, lane[55:48]) * {{{{30{{w[7]}}}}, w[7:6]}};
-      3: narrow = (operand & {{32{{w[0]}}}}) + (word(is_unsigned, lane[15:8]) & {{32{{w[1]}}}})
-        + (word(is_unsigned, lane[23:16]) & {{32{{w[2]}}}}) + (word(is_unsigned, lane[31:24]) & {{32{{w[3]}}}})
-        + (word(is_unsigned, lane[39:32]) & {{32{{w[4]}}}}) + (word(is_unsigned, lane[47:40]) & {{32{{w[5]}}}})
-        + (word(is_unsigned, lane[55:48]) & {{32{{w[6]}}}}) + (word(is_unsigned, lane[63:56]) & {{32{{w[7]}}}});
+      2: narrow = (operand * {{{{30{{w[1]}}}}, w[1:0]}} + word(is_unsigned, lane[23:16]) * {{{{30{{w[3]}}}}, w[3:2]}})
+        + (word(is_unsigned, lane[39:32]) * {{{{30{{w[5]}}}}, w[5:4]}}
+          + word(is_unsigned, lane[55:48]) * {{{{30{{w[7]}}}}, w[7:6]}});
+      3: narrow = (((operand & {{32{{w[0]}}}}) + (word(is_unsigned, lane[15:8]) & {{32{{w[1]}}}}))
+          + ((word(is_unsigned, lane[23:16]) & {{32{{w[2]}}}}) + (word(is_unsigned, lane[31:24]) & {{32{{w[3]}}}})))
+        + (((word(is_unsigned, lane[39:32]) & {{32{{w[4]}}}}) + (word(is_unsigned, lane[47:40]) & {{32{{w[5]}}}}))
+          + ((word(is_unsigned, lane[55:48]) & {{32{{w[6]}}}}) + (word(is_unsigned, lane[63:56]) & {{32{{w[7]}}}})));
     endcase
   endfunction
   always @(posedge clk) begin
@@ -73,8 +73,8 @@ module phonolith_row(activation, weights_in, weights_out, results, clk);  /* ver
           accumulators[32*c +: 32] = accumulators[32*c +: 32]
             + narrow(widths[2*c +: 2], operands[32*c +: 32], unsigneds[c], lanes[64*c +: 64], weights_out[8*c +: 8]);
     end
-    live = {{live[C-2:0], activation != 0}};
-    if (live != 0) begin
+    if (live != 0 || activation != 0) begin
+      live = {{live[C-2:0], activation != 0}};
       last = {{last[C-2:0], activation[68]}};
       first = {{first[C-2:0], activation[67]}};
       widths = {{widths[2*C-3:0], activation[66:65]}};
