@@ -150,9 +150,9 @@ class Bench:
     def store(self, enable, bank_enable, address, word, bank_address, bank_word, bank) -> None:
         """Carry out the writes of this cycle."""
         if enable:
-            put(self.scratch[address], word, enable, COLUMNS)
+            put(self.scratch[address], word, enable, 4 * COLUMNS)
         if bank_enable:
-            put(self.activation[bank, bank_address], bank_word, bank_enable, COLUMNS)
+            put(self.activation[bank, bank_address], bank_word, bank_enable, 8 * COLUMNS)
         if enable or bank_enable:
             self.writes.append(self.cycle)
 

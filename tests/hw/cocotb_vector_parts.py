@@ -109,7 +109,9 @@ def random_control(source: random.Random) -> dict[str, int]:
              "saturate": isa.Saturate, "destination": isa.Destination, "reduce": isa.Reduce}
     control = {name: int(source.choice(list(kinds[name]))) if name in kinds else source.getrandbits(width)
                for name, (_, width) in VECTOR_CONTROL.items()}
-    return control | {"residual": control["residual"] & (control["multiplier"] != isa.Multiplier.ELEMENT)}
+    nibble = control["nibble"] & (control["destination_byte"] | (ROWS % 2 == 0))     # rows in pairs fill tiles
+    return control | {"residual": control["residual"] & (control["multiplier"] != isa.Multiplier.ELEMENT),
+                      "nibble": nibble}
 
 
 def random_row(source: random.Random) -> dict[str, int]:
@@ -148,6 +150,7 @@ def lane_result(control: dict, row: dict) -> tuple[int, int, int]:
         y = min(max(y, -32768), 32767) + row["residual"]
     low, high = {isa.Saturate.INT8: (-128, 127), isa.Saturate.UINT8: (0, 255), isa.Saturate.INT16: (-32768, 32767)}.get(
         control["saturate"], (-1 << 60, 1 << 60))
+    low, high = (-8, 7) if control["nibble"] else (low, high)
     y = wrap(min(max(y, low), high), 34)
     entry = row["table_entry"]
     value = y if not control["table"] else wrap(entry, 8) if control["table_signed"] else entry
@@ -221,9 +224,9 @@ def issued(operands: dict, control: dict) -> list[dict]:
             result.append({
                 "source": place("source", n, j if control["source_width"] == isa.Width.INT16 else half),
                 "residual": place("residual", n, j),
-                "destination": place("destination", i if to_bank else n,
-                                     half if (wide if to_bank else control["destination_byte"]) else j),
-                "parameter": (operands["parameter_base"] + j * blocks + block) % PLACES, "row": r, "half": j % 2,
+                "destination": place("destination", i if to_bank else n // isa.rows_per_word(control),
+                                     (half if wide else j) if to_bank else j // isa.chunks_per_word(control)),
+                "parameter": (operands["parameter_base"] + j * blocks + block) % PLACES, "row": r, "quarter": j % 4,
                 "first": int(j == 0), "tail": int(j == chunks - 1), "adds": int(block > 0), "ends": int(ends),
                 "index": (65535 - j * COLUMNS) % PLACES, "final": int(n == rows - 1 and j == chunks - 1 and ends),
                 "soon": int((i, j, block) != tiles[-1] and height - r <= NOTICE)})

@@ -3,6 +3,7 @@
 import numpy as np
 
 from phonolith.hw.config import MachineConfig
+from tests.hw.vector_model import put
 
 
 class Model:
@@ -25,6 +26,11 @@ class Model:
         self.words[address, start:start + len(octets)] = octets
 
 
+    def merge(self, address: int, enable: int, octets) -> None:
+        """Replace quarters of a word."""
+        put(self.words[address], int.from_bytes(octets.tobytes(), "little"), enable, 4 * self.config.columns)
+
+
 def random_cycle(random, model: Model) -> dict:
     """Requests of one cycle; source and residual never meet in a bank."""
     depth, columns = model.depth, model.config.columns
@@ -34,7 +40,7 @@ def random_cycle(random, model: Model) -> dict:
         "source": pick(swap) if random.random() < 0.5 else None,
         "residual": pick(1 - swap) if random.random() < 0.5 else None,
         "store": pick(int(random.integers(2))) if random.random() < 0.7 else None,
-        "vector": (pick(int(random.integers(2))), int(random.integers(1, 4)),
+        "vector": (pick(int(random.integers(2))), int(random.integers(1, 16)),
                    random.integers(0, 256, 2 * columns, np.uint8)) if random.random() < 0.5 else None,
         "load": (pick(int(random.integers(2))), int(random.integers(2 * columns // model.config.word_bytes)),
                  random.integers(0, 256, model.config.word_bytes, np.uint8)) if random.random() < 0.7 else None,
@@ -73,7 +79,6 @@ def update(ctx, dut, model: Model, cycle: dict, shown: dict) -> dict:
 
 def write(ctx, dut, model: Model, cycle: dict):
     """Carry out what the cycle writes; LOAD waits for the vector engine in its bank."""
-    columns = model.config.columns
     if cycle["load"] is not None:
         address, part, octets = cycle["load"]
         blocked = cycle["vector"] is not None and model.bank(cycle["vector"][0]) == model.bank(address)
@@ -82,6 +87,4 @@ def write(ctx, dut, model: Model, cycle: dict):
             model.write(address, part * model.config.word_bytes, octets)
     if cycle["vector"] is not None:
         address, enable, octets = cycle["vector"]
-        for half in range(2):
-            if enable >> half & 1:
-                model.write(address, half * columns, octets[half * columns:(half + 1) * columns])
+        model.merge(address, enable, octets)

@@ -146,9 +146,10 @@ class State:
         active = j * lanes + np.arange(lanes) < vector.columns
         if c["residual"]:
             y = np.clip(y, -32768, 32767) + self.residual(vector, n, j)
+        mode = "nibble" if c["nibble"] else isa.Saturate(c["saturate"])
         y = {isa.Saturate.INT8: lambda: np.clip(y, -128, 127), isa.Saturate.UINT8: lambda: np.clip(y, 0, 255),
-             isa.Saturate.INT16: lambda: np.clip(y, -32768, 32767), isa.Saturate.NONE: lambda: wrap(y, 34)}[
-                 c["saturate"]]()
+             isa.Saturate.INT16: lambda: np.clip(y, -32768, 32767), isa.Saturate.NONE: lambda: wrap(y, 34),
+             "nibble": lambda: np.clip(y, -8, 7)}[mode]()
         if c["table"]:
             entry = self.table[y % 256]
             y = entry.view(np.int8).astype(np.int64) if c["table_signed"] else entry.astype(np.int64)
@@ -198,11 +199,24 @@ class State:
             place = vector.destination_base + i * vector.destination_pitch + j * lanes // self.config.word_bytes
             self.activation[r, place][j * lanes % self.config.word_bytes:][:lanes] = octets
         elif c["destination"] == isa.Destination.SCRATCHPAD:
-            start = vector.destination_base + n * vector.destination_pitch
-            if c["destination_byte"]:
+            start = vector.destination_base + n // isa.rows_per_word(c) * vector.destination_pitch
+            if c["nibble"]:
+                word = self.scratch[start + j // isa.chunks_per_word(c)]
+                self.write_nibbles(word, bool(c["destination_byte"]), j, n, y % 16)
+            elif c["destination_byte"]:
                 self.scratch[start + j // 2][j % 2 * lanes:][:lanes] = octets
             else:
                 self.scratch[start + j] = (y % 65536).astype(np.uint16).view(np.uint8)
+
+    def write_nibbles(self, word, columns_in_pairs: bool, j: int, n: int, y) -> None:
+        """Step 7 for results of 4 bits: a quarter of a word, or half of each byte in half a word."""
+        lanes = self.config.columns
+        if columns_in_pairs:
+            value = sum(int(v) << 4 * lane for lane, v in enumerate(y))
+            put(word, value << 4 * lanes * (j % 4), 1 << j % 4, 4 * lanes)
+            return
+        octets = word[j % 2 * lanes:][:lanes]
+        octets[:] = octets % 16 + 16 * y if n % 2 else y
 
     def reduce(self, c: dict, r: int, j: int, y, index) -> None:
         """Step 8."""
@@ -245,11 +259,11 @@ def inverse_sqrt(v: int, c: int, h: int) -> tuple[int, int]:
 
 
 def put(word: np.ndarray, value: int, enable: int, granule: int):
-    """Write the enabled granules of a memory word."""
-    octets = np.frombuffer(value.to_bytes(len(word), "little"), np.uint8)
-    for index in range(len(word) // granule):
-        if enable >> index & 1:
-            word[index * granule:(index + 1) * granule] = octets[index * granule:(index + 1) * granule]
+    """Write the enabled granules, of so many bits, of a memory word."""
+    mask = sum((1 << granule) - 1 << granule * index
+               for index in range(8 * len(word) // granule) if enable >> index & 1)
+    merged = int.from_bytes(word.tobytes(), "little") & ~mask | value & mask
+    word[:] = np.frombuffer(merged.to_bytes(len(word), "little"), np.uint8)
 
 
 def random_vector(random, config: MachineConfig) -> Vector:
@@ -260,12 +274,14 @@ def random_vector(random, config: MachineConfig) -> Vector:
         "multiplier": choose(isa.Multiplier), "saturate": choose(isa.Saturate),
         "destination": choose(isa.Destination), "reduce": choose(isa.Reduce),
         **{name: int(random.integers(2)) for name in ("post_bias", "residual", "table", "table_signed",
-                                                       "destination_byte", "row_sum", "partial")},
+                                                       "destination_byte", "row_sum", "partial", "nibble")},
         "zero_shift": int(random.integers(8)),
         **{name: int(random.integers(4)) for name in ("reduce_register", "row_register", "factor_register")},
     }
     control["residual"] &= control["multiplier"] != isa.Multiplier.ELEMENT
     control["partial"] &= control["source"] == isa.Source.DRAIN
+    can_pair = control["destination_byte"] or config.rows % 2 == 0
+    control["nibble"] &= control["destination"] == isa.Destination.SCRATCHPAD and can_pair
     if control["reduce"]:   # a register must not be read while it is reduced into
         control["reduce_register"] = 0
         control["row_register"], control["factor_register"] = (int(v) for v in random.integers(1, 4, 2))
