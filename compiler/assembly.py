@@ -81,7 +81,7 @@ def assemble_text(text: str, config: MachineConfig, name: str = "program", like:
     if like:
         return replace(like, words=words, regions=tuple(
             replace(region, parts=tuple(extents.get(region.node, ()))) for region in like.regions))
-    regions = tuple(Region(node, "assembly", 0, tuple(parts)) for node, parts in extents.items())
+    regions = tuple(Region(node, "assembly", 0, 0, tuple(parts)) for node, parts in extents.items())
     return Program(config_hash=config_hash, name=name, words=words, constants=(), inputs={}, tensors={}, outputs=(),
                    size=0, regions=regions)
 

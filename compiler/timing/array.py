@@ -97,7 +97,9 @@ class ArrayEngine(Engine):
                 (Target.ACTIVATION, Target.WEIGHT), words,
                 (operands["a_base"] + a_tile * operands["a_tile_words"],
                  operands["w_base"] + w_tile * operands["w_tile_words"]), strict=True):
-            for chain in followed if word is not None else ():
+            for chain in followed:
+                if word is None:
+                    continue
                 place = start + word - chain.low
                 if chain.target == target and 0 <= place < chain.high - chain.low:
                     while len(chain.words) <= place:

@@ -101,9 +101,10 @@ class Tile:
     def partial_sums(self) -> np.ndarray:
         """Add up blocks modulo 2^32 and return their sum in steps of the result."""
         tiles = self.take_tiles()
-        parts = [self.requantized(self.from_tiles(tiles[block::self.blocks], block), block)
-                 for block in range(self.blocks)]
-        return signed(sum(parts), 32) >> isa.PARTIAL_SHIFT
+        total = np.int64(0)
+        for block in range(self.blocks):
+            total = total + self.requantized(self.from_tiles(tiles[block::self.blocks], block), block)
+        return signed(total, 32) >> isa.PARTIAL_SHIFT
 
     def source(self) -> np.ndarray:
         """Return int64 ``[count, chunks * C]``."""

@@ -48,7 +48,7 @@ def test_hand_written_loop():
     words = assemble_words(LOOP)
     assert [i.operands["address"] for i in trace(words, (3,)) if i.instruction.mnemonic == "LOAD"] == [100, 116, 132]
     vector = trace(words, (1,))[-1]
-    assert vector.parts["factor"] == {"multiplier": (1 << 17) - 5, "shift": 9}
+    assert vector.parts["factor"] == {"multiplier": (1 << 17) - 5, "shift": 9, "blocks": 0}
     assert vector.control["multiplier"] == isa.Multiplier.IMMEDIATE
     np.testing.assert_array_equal(assemble_words(listing(words)), words)
 

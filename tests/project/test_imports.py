@@ -36,7 +36,8 @@ ARROWS = {
     "sim/program_case": (*PROGRAM_TOOLS, "hw", "sim", "compiler.program"),
     "sim/shrink": (*PROGRAM_TOOLS, "hw", "sim"),
     # A product is measured, and on demand its plan and its cycles explained.
-    "sim/bench": ("hw", "sim", "compiler.ir", "compiler.pipeline", "compiler.explain", "compiler.timing"),
+    "sim/bench": ("hw", "sim", "compiler.ir", "compiler.pipeline", "compiler.explain", "compiler.timing",
+                  "compiler.weight_formats"),
     "sim/golden": ("compiler.ir",),
     "reports": ("hw", "models", "compiler", "sim"),
     "cli": ("hw", "models", "compiler", "sim", "reports"),
