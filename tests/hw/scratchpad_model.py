@@ -3,6 +3,7 @@
 import numpy as np
 
 from phonolith.hw.config import MachineConfig
+from tests.hw.vector_model import put
 
 
 class Model:
@@ -34,7 +35,7 @@ def random_cycle(random, model: Model) -> dict:
         "source": pick(swap) if random.random() < 0.5 else None,
         "residual": pick(1 - swap) if random.random() < 0.5 else None,
         "store": pick(int(random.integers(2))) if random.random() < 0.7 else None,
-        "vector": (pick(int(random.integers(2))), int(random.integers(1, 4)),
+        "vector": (pick(int(random.integers(2))), int(random.integers(1, 16)),
                    random.integers(0, 256, 2 * columns, np.uint8)) if random.random() < 0.5 else None,
         "load": (pick(int(random.integers(2))), int(random.integers(2 * columns // model.config.word_bytes)),
                  random.integers(0, 256, model.config.word_bytes, np.uint8)) if random.random() < 0.7 else None,
@@ -82,6 +83,4 @@ def write(ctx, dut, model: Model, cycle: dict):
             model.write(address, part * model.config.word_bytes, octets)
     if cycle["vector"] is not None:
         address, enable, octets = cycle["vector"]
-        for half in range(2):
-            if enable >> half & 1:
-                model.write(address, half * columns, octets[half * columns:(half + 1) * columns])
+        put(model.words[address], int.from_bytes(octets.tobytes(), "little"), enable, 4 * columns)

@@ -1,6 +1,6 @@
 """A numpy reading of what docs/isa.md says of VECTOR and ROWOP, and random instructions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isqrt
 
 import numpy as np
@@ -22,6 +22,16 @@ def wrap(value, bits: int):
 def shift_round(x, s):
     """Shift right, rounding half up."""
     return (x + ((1 << s) >> 1)) >> s
+
+
+def saturated(y, control: dict):
+    """Step 5."""
+    if control["nibble"]:
+        return np.clip(y, -8, 7)
+    if control["saturate"] == isa.Saturate.NONE:
+        return wrap(y, 34)
+    return np.clip(y, *{isa.Saturate.INT8: (-128, 127), isa.Saturate.UINT8: (0, 255),
+                        isa.Saturate.INT16: (-32768, 32767)}[control["saturate"]])
 
 
 @dataclass
@@ -146,9 +156,7 @@ class State:
         active = j * lanes + np.arange(lanes) < vector.columns
         if c["residual"]:
             y = np.clip(y, -32768, 32767) + self.residual(vector, n, j)
-        y = {isa.Saturate.INT8: lambda: np.clip(y, -128, 127), isa.Saturate.UINT8: lambda: np.clip(y, 0, 255),
-             isa.Saturate.INT16: lambda: np.clip(y, -32768, 32767), isa.Saturate.NONE: lambda: wrap(y, 34)}[
-                 c["saturate"]]()
+        y = saturated(y, c)
         if c["table"]:
             entry = self.table[y % 256]
             y = entry.view(np.int8).astype(np.int64) if c["table_signed"] else entry.astype(np.int64)
@@ -197,12 +205,27 @@ class State:
         if c["destination"] == isa.Destination.ACTIVATION:
             place = vector.destination_base + i * vector.destination_pitch + j * lanes // self.config.word_bytes
             self.activation[r, place][j * lanes % self.config.word_bytes:][:lanes] = octets
+        elif c["destination"] == isa.Destination.SCRATCHPAD and c["nibble"]:
+            self.write_nibbles(vector, n, j, y % 16)
         elif c["destination"] == isa.Destination.SCRATCHPAD:
             start = vector.destination_base + n * vector.destination_pitch
             if c["destination_byte"]:
                 self.scratch[start + j // 2][j % 2 * lanes:][:lanes] = octets
             else:
                 self.scratch[start + j] = (y % 65536).astype(np.uint16).view(np.uint8)
+
+    def write_nibbles(self, vector: Vector, n: int, j: int, y) -> None:
+        """Step 7, two results to a byte: of two columns, or of two rows."""
+        lanes = self.config.columns
+        if vector.control["destination_byte"]:
+            word = self.scratch[vector.destination_base + n * vector.destination_pitch + j // 4]
+            nibbles = np.stack([word % 16, word // 16], axis=1).reshape(-1)
+            nibbles[j % 4 * lanes:][:lanes] = y
+            word[:] = nibbles[::2] + 16 * nibbles[1::2]
+        else:
+            word = self.scratch[vector.destination_base + n // 2 * vector.destination_pitch + j // 2]
+            octets = word[j % 2 * lanes:][:lanes]
+            octets[:] = octets % 16 + 16 * y if n % 2 else y
 
     def reduce(self, c: dict, r: int, j: int, y, index) -> None:
         """Step 8."""
@@ -244,12 +267,12 @@ def inverse_sqrt(v: int, c: int, h: int) -> tuple[int, int]:
     return (c << 31) // (isqrt(x << 2 * e) << 8), min(max(h - e, 0), 47)
 
 
-def put(word: np.ndarray, value: int, enable: int, granule: int):
-    """Write the enabled granules of a memory word."""
-    octets = np.frombuffer(value.to_bytes(len(word), "little"), np.uint8)
-    for index in range(len(word) // granule):
-        if enable >> index & 1:
-            word[index * granule:(index + 1) * granule] = octets[index * granule:(index + 1) * granule]
+def put(word: np.ndarray, value: int, enable: int, granule_bits: int):
+    """Write the enabled granules of a memory word, uint8."""
+    granule = (1 << granule_bits) - 1
+    mask = sum(granule << index * granule_bits for index in range(enable.bit_length()) if enable >> index & 1)
+    merged = int.from_bytes(word.tobytes(), "little") & ~mask | value & mask
+    word[:] = np.frombuffer(merged.to_bytes(len(word), "little"), np.uint8)
 
 
 def random_vector(random, config: MachineConfig) -> Vector:
@@ -260,12 +283,14 @@ def random_vector(random, config: MachineConfig) -> Vector:
         "multiplier": choose(isa.Multiplier), "saturate": choose(isa.Saturate),
         "destination": choose(isa.Destination), "reduce": choose(isa.Reduce),
         **{name: int(random.integers(2)) for name in ("post_bias", "residual", "table", "table_signed",
-                                                       "destination_byte", "row_sum", "partial")},
+                                                       "destination_byte", "row_sum", "partial", "nibble")},
         "zero_shift": int(random.integers(8)),
         **{name: int(random.integers(4)) for name in ("reduce_register", "row_register", "factor_register")},
     }
     control["residual"] &= control["multiplier"] != isa.Multiplier.ELEMENT
     control["partial"] &= control["source"] == isa.Source.DRAIN
+    can_pair = control["destination_byte"] or not config.rows % 2
+    control["nibble"] &= control["destination"] == isa.Destination.SCRATCHPAD and can_pair
     if control["reduce"]:   # a register must not be read while it is reduced into
         control["reduce_register"] = 0
         control["row_register"], control["factor_register"] = (int(v) for v in random.integers(1, 4, 2))
@@ -283,6 +308,20 @@ def random_vector(random, config: MachineConfig) -> Vector:
         factor=int(random.choice([int(random.integers(1 << 23)), isa.pack(isa.FACTOR, multiplier=40000, shift=22)]))
         | int(random.choice([0, 1, 2, 3, 5] if control["partial"] else [0, 511])) << 23,
     )
+
+
+def random_follower(random, vector: Vector, config: MachineConfig) -> Vector:
+    """A VECTOR that may enter the pipeline right behind another, or one that differs in what forbids it."""
+    same = {"rows": int(random.choice([1, 2, config.rows, config.rows + 1])),
+            "destination_base": vector.destination_base + int(random.integers(4)),
+            "parameter_base": int(random.integers(8))}
+    if random.random() < 0.2:
+        same["columns"] = int(random.integers(1, 4 * config.columns))
+    if random.random() < 0.2:
+        same["control"] = vector.control | {"saturate": int(random.integers(4)), "zero_shift": int(random.integers(8))}
+    if random.random() < 0.2:
+        same["factor"] = vector.factor ^ 1
+    return replace(vector, **same)
 
 
 def random_row_operation(random, config: MachineConfig) -> RowOp:
