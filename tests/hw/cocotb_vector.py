@@ -1,6 +1,7 @@
 """cocotb tests of the vector engine against vector_model.py; see component_top.py."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -18,6 +19,7 @@ from tests.hw.vector_model import (
     Vector,
     plain,
     put,
+    random_follower,
     random_row_operation,
     random_vector,
     tiles_for,
@@ -203,6 +205,15 @@ async def measure(ctx: Context, state: State, instructions: list, **timing) -> B
     return bench
 
 
+def random_instruction(random, before: list) -> Vector | RowOp:
+    """Any instruction; often a VECTOR much like the one before."""
+    if random.random() < 0.2:
+        return random_row_operation(random, CONFIG)
+    if before and isinstance(before[-1], Vector) and random.random() < 0.4:
+        return random_follower(random, before[-1], CONFIG)
+    return random_vector(random, CONFIG)
+
+
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def vector_engine(dut):
     """Random instructions, waiting for tiles and for instructions at random."""
@@ -211,8 +222,7 @@ async def vector_engine(dut):
         random = np.random.default_rng(seed)
         state, instructions = State(CONFIG, seed), []
         for _ in range(25):
-            make = random_row_operation if random.random() < 0.2 else random_vector
-            instructions.append(make(random, CONFIG))
+            instructions.append(random_instruction(random, instructions))
             state.tiles += tiles_for(random, instructions[-1], CONFIG)
         await compare(ctx, state, instructions, delays=lambda r=random, n=slowest: int(r.integers(n + 1)), interval=2,
                       gaps=lambda r=random, n=slowest: int(r.choice([0, 0, n])))
@@ -263,6 +273,37 @@ async def vector_engine_drain(dut):
     assert bench.stalled == bench.starts[1] - bench.accepted[0] - ROWS - 1
     assert [cycle for cycle, _ in bench.soon] == [
         *range(bench.accepted[0] + 1, bench.starts[0]), *range(bench.starts[0] + ROWS - NOTICE, bench.starts[1])]
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def vector_engine_follows(dut):
+    """VECTORs that take tiles with the same settings follow each other without a pause, all others do not."""
+    ctx = await begin(dut, "vector_engine")
+    drain = {"source": isa.Source.DRAIN, "destination": isa.Destination.SCRATCHPAD, "partial": 1}
+    vector = Vector(ROWS + 2, 2 * COLUMNS - 1, plain(**drain), destination_base=300, destination_pitch=2,
+                    residual_base=SCRATCH_WORDS, factor=isa.pack(isa.FACTOR, blocks=1))
+    one = replace(vector, rows=1, destination_base=330, parameter_base=5)
+    cases = [(True, [vector, one, one, one]),
+             (False, [vector, replace(one, columns=2 * COLUMNS)]),
+             (False, [vector, replace(one, factor=isa.pack(isa.FACTOR, blocks=1, multiplier=1))]),
+             (False, [vector, replace(one, control=plain(**drain, zero_shift=1))]),
+             (False, [replace(each, control=plain(**drain, residual=1)) for each in (vector, one)]),
+             (False, [replace(each, control=plain(**drain, reduce=isa.Reduce.SUM)) for each in (vector, one)]),
+             (False, [replace(each, control=plain(**drain, multiplier=isa.Multiplier.ELEMENT))
+                      for each in (vector, one)]),
+             (False, [replace(each, control=plain(**drain | {"source": isa.Source.ZERO, "partial": 0}))
+                      for each in (vector, one)])]
+    for follows, vectors in cases:
+        tiles = [tile for each in vectors for tile in tiles_for(np.random.default_rng(6), each, CONFIG)]
+        bench = await measure(ctx, State(CONFIG, 6, tiles), vectors, interval=2)
+        assert len(bench.done) == len(vectors)
+        if not follows:
+            assert bench.accepted[1] == bench.done[0]
+            continue
+        ends = [bench.starts[7] + 1, *bench.starts[11::4]]
+        assert bench.accepted[1:] == ends[:-1] and bench.done == [end + 5 for end in ends]
+        assert np.diff(bench.starts[7:]).tolist() == [2] * 12
+        assert {cycle for cycle, _ in bench.soon} >= set(range(bench.starts[7], bench.starts[-2] + 1))
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")

@@ -109,9 +109,9 @@ def random_control(source: random.Random) -> dict[str, int]:
              "saturate": isa.Saturate, "destination": isa.Destination, "reduce": isa.Reduce}
     control = {name: int(source.choice(list(kinds[name]))) if name in kinds else source.getrandbits(width)
                for name, (_, width) in VECTOR_CONTROL.items()}
-    nibble = control["nibble"] & (control["destination_byte"] | (ROWS % 2 == 0))     # rows in pairs fill tiles
+    can_pair = control["destination"] == isa.Destination.SCRATCHPAD and (control["destination_byte"] or not ROWS % 2)
     return control | {"residual": control["residual"] & (control["multiplier"] != isa.Multiplier.ELEMENT),
-                      "nibble": nibble}
+                      "nibble": control["nibble"] & can_pair}
 
 
 def random_row(source: random.Random) -> dict[str, int]:
@@ -208,10 +208,18 @@ def random_operands(source: random.Random) -> dict[str, int]:
                        "factor": operands["factor"] % (1 << 23) | blocks << 23}
 
 
+def written(control: dict, i: int, j: int, n: int) -> tuple[int, int]:
+    """Which row of words row n of tile i is written to, and which word of that its chunk j."""
+    if control["destination"] == isa.Destination.ACTIVATION:
+        return i, j // 2 if CONFIG.word_bytes == 2 * COLUMNS else j
+    if control["nibble"]:
+        return (n, j // 4) if control["destination_byte"] else (n // 2, j // 2)
+    return n, j // 2 if control["destination_byte"] else j
+
+
 def issued(operands: dict, control: dict) -> list[dict]:
     """The rows that enter the pipeline: addresses, beat and whether a further tile is soon taken, in order."""
     rows, columns = operands["rows"] % PLACES, operands["columns"] % PLACES
-    to_bank, wide = control["destination"] == isa.Destination.ACTIVATION, CONFIG.word_bytes == 2 * COLUMNS
     chunks, result = -(-columns // COLUMNS), []
     blocks = 1 + (operands["factor"] >> 23) if control["partial"] else 1
     tiles = [(i, j, block) for i in range(-(-rows // ROWS)) for j in range(chunks) for block in range(blocks)]
@@ -224,12 +232,11 @@ def issued(operands: dict, control: dict) -> list[dict]:
             result.append({
                 "source": place("source", n, j if control["source_width"] == isa.Width.INT16 else half),
                 "residual": place("residual", n, j),
-                "destination": place("destination", i if to_bank else n // isa.rows_per_word(control),
-                                     (half if wide else j) if to_bank else j // isa.chunks_per_word(control)),
+                "destination": place("destination", *written(control, i, j, n)),
                 "parameter": (operands["parameter_base"] + j * blocks + block) % PLACES, "row": r, "quarter": j % 4,
                 "first": int(j == 0), "tail": int(j == chunks - 1), "adds": int(block > 0), "ends": int(ends),
                 "index": (65535 - j * COLUMNS) % PLACES, "final": int(n == rows - 1 and j == chunks - 1 and ends),
-                "soon": int((i, j, block) != tiles[-1] and height - r <= NOTICE)})
+                "soon": height - r <= NOTICE, "last": (i, j, block) == tiles[-1]})
     return result
 
 
@@ -249,14 +256,18 @@ async def vector_issue(dut):
         mask = None
         for row in rows:
             opens, ready = row["row"] == 0, source.random() >= patience
-            await ctx.drive(drain_valid=ready)
+            chained = source.getrandbits(1)
+            await ctx.drive(drain_valid=ready, chained=chained)
             while from_drain and opens and not ready:
-                assert ctx.read("valid", "waiting", "drain_start", "chunk_start", "drain_soon") == (0, 1, 0, 0, 1)
+                assert ctx.read("valid", "waiting", "drain_start", "chunk_start", "drain_soon", "free") == (
+                    0, 1, 0, 0, 1, 0)
                 await ctx.tick()
                 ready = source.random() >= patience
                 await ctx.drive(drain_valid=ready)
             assert ctx.read("valid", "waiting", "drain_start", "chunk_start") == (1, 0, from_drain and opens, opens)
-            assert ctx.read("drain_soon") == (row.pop("soon") * from_drain,)
+            soon = from_drain and row.pop("soon") and (chained or not row["last"])
+            assert ctx.read("drain_soon", "free") == (soon, row["final"])
+            row = {name: value for name, value in row.items() if name not in ("soon", "last")}
             beat, = ctx.read("beat")
             found = {name: int(beat[name]) for name in row if name not in ("source", "parameter")}
             assert found | dict(zip(("source", "parameter"), ctx.read("source", "parameter"), strict=True)) == row
@@ -265,7 +276,7 @@ async def vector_issue(dut):
             await ctx.tick()
             await ctx.settle()
         for _ in range(3):
-            assert ctx.read("valid", "waiting", "drain_soon") == (0, 0, 0)
+            assert ctx.read("valid", "waiting", "drain_soon", "free") == (0, 0, 0, 1)
             assert mask is None or ctx.read("tail_mask") == (mask,)
             await ctx.tick()
             await ctx.settle()

@@ -49,6 +49,7 @@ MACHINES = {
                                     writes_outstanding=5, **MEMORIES),
     "components_5x4": MachineConfig(rows=5, columns=4, bus_bits=64, row_units=1, **MEMORIES),
 }
+WIDE = "components_5x4"     # has the components of the array only
 SRAM_WORDS = 11
 INSTRUCTIONS = (BY_MNEMONIC["VECTOR"], BY_MNEMONIC["ROWOP"])
 GATE_LIMIT, TIMEOUT_CYCLES = 4, 16
@@ -57,7 +58,7 @@ RECORD, RECORDS = data.StructLayout({"low": 3, "high": 5}), 3
 
 @functools.cache
 def components(top: str) -> dict[str, wiring.Component]:
-    """Return one component of each kind, by the prefix of its ports, for one machine of ``MACHINES``."""
+    """Return one component of each kind that a machine of ``MACHINES`` has here, by the prefix of its ports."""
     config = MACHINES[top]
     dma, bus = config.dma_bytes, config.bus_bytes
     of_machine = {
@@ -71,6 +72,9 @@ def components(top: str) -> dict[str, wiring.Component]:
     plain = {"watchdog": Watchdog, "supervisor": Supervisor, "faults": Faults, "history": History,
              "row_address": RowAddress, "vector_lane": VectorLane, "requantizer": Requantizer, "pe": PE,
              "row_sum": RowSum}
+    if top == WIDE:
+        parts = ("row", "systolic_array", "tile_walk", "array_engine")
+        return {"pe": PE(), "row_sum": RowSum(), **{name: of_machine[name](config=config) for name in parts}}
     return {
         **{name: kind(config=config) for name, kind in of_machine.items()},
         **{name: kind() for name, kind in plain.items()},

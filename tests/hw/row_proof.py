@@ -108,6 +108,8 @@ def prove_registers(columns: int, simulated: str, synthesized: str) -> None:
     for column in range(columns):
         low = WORD * column
         run(design, f"connect -set slow.pe{column:02}.product used[{low + PRODUCT_BITS - 1}:{low}]")
+    for step in ("setattr -set keep 1 w:slow.*.activation", "opt_merge -share_all", "opt_muxtree", "opt_clean"):
+        run(design, step)
     everything = [pair for column in range(columns) for pair in pairs(column)]
     run(design, f"sat -verify -seq 1 -set-init-zero {listed('-prove', everything)} top")
     for column in range(columns):
@@ -148,14 +150,14 @@ def prove_products(columns: int, simulated: str, synthesized: str) -> None:
                  "connect -set slow.activation activation", "connect -set slow.weight weight"):
         run(design, step)
     product = ",".join(["slow.product[17]"] * (WORD - PRODUCT_BITS) + ["slow.product"])
-    for half in range(16):
-        run(design, f"sat -verify -set activation[66:65] 0 -set weight[7:4] {half} -prove wide {product} top")
-    run(design, "sat -verify -set activation[66:65] 0 -prove narrowed wide top")
     for width, pairs_ in WITHIN.items():
         for a, b in pairs_:
             run(design, f"sat -verify -set activation[66:65] {width} -prove {a} {b} top")
         known = listed("-set", pairs_)
         run(design, f"sat -verify -set activation[66:65] {width} {known} -prove narrowed {product} top")
+    for half in range(16):
+        run(design, f"sat -verify -set activation[66:65] 0 -set weight[7:4] {half} -prove wide {product} top")
+    run(design, "sat -verify -set activation[66:65] 0 -prove narrowed wide top")
 
 
 def prove_wiring(columns: int, simulated: str, synthesized: str) -> None:

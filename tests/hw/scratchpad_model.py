@@ -26,11 +26,6 @@ class Model:
         self.words[address, start:start + len(octets)] = octets
 
 
-    def merge(self, address: int, enable: int, octets) -> None:
-        """Replace quarters of a word."""
-        put(self.words[address], int.from_bytes(octets.tobytes(), "little"), enable, 4 * self.config.columns)
-
-
 def random_cycle(random, model: Model) -> dict:
     """Requests of one cycle; source and residual never meet in a bank."""
     depth, columns = model.depth, model.config.columns
@@ -79,6 +74,7 @@ def update(ctx, dut, model: Model, cycle: dict, shown: dict) -> dict:
 
 def write(ctx, dut, model: Model, cycle: dict):
     """Carry out what the cycle writes; LOAD waits for the vector engine in its bank."""
+    columns = model.config.columns
     if cycle["load"] is not None:
         address, part, octets = cycle["load"]
         blocked = cycle["vector"] is not None and model.bank(cycle["vector"][0]) == model.bank(address)
@@ -87,4 +83,4 @@ def write(ctx, dut, model: Model, cycle: dict):
             model.write(address, part * model.config.word_bytes, octets)
     if cycle["vector"] is not None:
         address, enable, octets = cycle["vector"]
-        model.merge(address, enable, octets)
+        put(model.words[address], int.from_bytes(octets.tobytes(), "little"), enable, 4 * columns)

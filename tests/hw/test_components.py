@@ -11,7 +11,7 @@ from amaranth.hdl import Elaboratable
 from phonolith import hw
 from phonolith.hw.accelerator import Accelerator
 from phonolith.sim.rtl.cocotb_runner import run_cocotb
-from tests.hw.component_top import MACHINES, components, generate
+from tests.hw.component_top import MACHINES, WIDE, components, generate
 
 # What each module of benches, tests/hw/cocotb_*.py, holds a bench for.
 BENCHES = {
@@ -29,8 +29,8 @@ BENCHES = {
     "control": ("dispatcher", "semaphores", "address_gate", "read_arbiter"),
 }
 ELSEWHERE = {Accelerator}   # tests/rtl/test_top.py
-WIDE = "components_5x4"     # the machine for weights of 1 bit: only the array knows them
-FAMILIES = [(top, family) for top in MACHINES for family in BENCHES if top != WIDE or family in ("array", "matmul")]
+ARRAY = ("array", "matmul")
+FAMILIES = [(top, family) for top in MACHINES for family in BENCHES if top != WIDE or family in ARRAY]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,11 @@ def component_classes() -> set[type]:
             if isinstance(kind, type) and issubclass(kind, Elaboratable) and kind.__module__ == module.__name__}
 
 
-@pytest.mark.parametrize("top", MACHINES)
+def test_every_component_of_the_array_has_a_bench():
+    assert sorted(name for family in ARRAY for name in BENCHES[family]) == sorted(components(WIDE))
+
+
+@pytest.mark.parametrize("top", [top for top in MACHINES if top != WIDE])
 def test_every_component_has_a_bench(top):
     built = components(top)
     assert sorted(name for names in BENCHES.values() for name in names) == sorted(built)

@@ -18,12 +18,12 @@ def prove(folder: Path, part: str, simulated: str, columns: int) -> str:
     (folder / "simulated.v").write_text(simulated.replace(ROW_MODULE, "simulated"))
     (folder / "synthesized.v").write_text(synthesized_row(config).replace(ROW_MODULE, "synthesized"))
     command = [sys.executable, row_proof.__file__, str(columns), part]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     return finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize("part", ["registers", "wiring"])
-@pytest.mark.parametrize("columns", [4, 12, pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("columns", [4, 7, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_forms_are_equal(part, columns, tmp_path):
     said = prove(tmp_path, part, simulated_row(columns), columns)
     assert row_proof.PROVED in said, said[-2000:]

@@ -1,6 +1,6 @@
 """A numpy reading of what docs/isa.md says of VECTOR and ROWOP, and random instructions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isqrt
 
 import numpy as np
@@ -22,6 +22,16 @@ def wrap(value, bits: int):
 def shift_round(x, s):
     """Shift right, rounding half up."""
     return (x + ((1 << s) >> 1)) >> s
+
+
+def saturated(y, control: dict):
+    """Step 5."""
+    if control["nibble"]:
+        return np.clip(y, -8, 7)
+    if control["saturate"] == isa.Saturate.NONE:
+        return wrap(y, 34)
+    return np.clip(y, *{isa.Saturate.INT8: (-128, 127), isa.Saturate.UINT8: (0, 255),
+                        isa.Saturate.INT16: (-32768, 32767)}[control["saturate"]])
 
 
 @dataclass
@@ -146,10 +156,7 @@ class State:
         active = j * lanes + np.arange(lanes) < vector.columns
         if c["residual"]:
             y = np.clip(y, -32768, 32767) + self.residual(vector, n, j)
-        mode = "nibble" if c["nibble"] else isa.Saturate(c["saturate"])
-        y = {isa.Saturate.INT8: lambda: np.clip(y, -128, 127), isa.Saturate.UINT8: lambda: np.clip(y, 0, 255),
-             isa.Saturate.INT16: lambda: np.clip(y, -32768, 32767), isa.Saturate.NONE: lambda: wrap(y, 34),
-             "nibble": lambda: np.clip(y, -8, 7)}[mode]()
+        y = saturated(y, c)
         if c["table"]:
             entry = self.table[y % 256]
             y = entry.view(np.int8).astype(np.int64) if c["table_signed"] else entry.astype(np.int64)
@@ -198,25 +205,27 @@ class State:
         if c["destination"] == isa.Destination.ACTIVATION:
             place = vector.destination_base + i * vector.destination_pitch + j * lanes // self.config.word_bytes
             self.activation[r, place][j * lanes % self.config.word_bytes:][:lanes] = octets
+        elif c["destination"] == isa.Destination.SCRATCHPAD and c["nibble"]:
+            self.write_nibbles(vector, n, j, y % 16)
         elif c["destination"] == isa.Destination.SCRATCHPAD:
-            start = vector.destination_base + n // isa.rows_per_word(c) * vector.destination_pitch
-            if c["nibble"]:
-                word = self.scratch[start + j // isa.chunks_per_word(c)]
-                self.write_nibbles(word, bool(c["destination_byte"]), j, n, y % 16)
-            elif c["destination_byte"]:
+            start = vector.destination_base + n * vector.destination_pitch
+            if c["destination_byte"]:
                 self.scratch[start + j // 2][j % 2 * lanes:][:lanes] = octets
             else:
                 self.scratch[start + j] = (y % 65536).astype(np.uint16).view(np.uint8)
 
-    def write_nibbles(self, word, columns_in_pairs: bool, j: int, n: int, y) -> None:
-        """Step 7 for results of 4 bits: a quarter of a word, or half of each byte in half a word."""
+    def write_nibbles(self, vector: Vector, n: int, j: int, y) -> None:
+        """Step 7, two results to a byte: of two columns, or of two rows."""
         lanes = self.config.columns
-        if columns_in_pairs:
-            value = sum(int(v) << 4 * lane for lane, v in enumerate(y))
-            put(word, value << 4 * lanes * (j % 4), 1 << j % 4, 4 * lanes)
-            return
-        octets = word[j % 2 * lanes:][:lanes]
-        octets[:] = octets % 16 + 16 * y if n % 2 else y
+        if vector.control["destination_byte"]:
+            word = self.scratch[vector.destination_base + n * vector.destination_pitch + j // 4]
+            nibbles = np.stack([word % 16, word // 16], axis=1).reshape(-1)
+            nibbles[j % 4 * lanes:][:lanes] = y
+            word[:] = nibbles[::2] + 16 * nibbles[1::2]
+        else:
+            word = self.scratch[vector.destination_base + n // 2 * vector.destination_pitch + j // 2]
+            octets = word[j % 2 * lanes:][:lanes]
+            octets[:] = octets % 16 + 16 * y if n % 2 else y
 
     def reduce(self, c: dict, r: int, j: int, y, index) -> None:
         """Step 8."""
@@ -258,10 +267,10 @@ def inverse_sqrt(v: int, c: int, h: int) -> tuple[int, int]:
     return (c << 31) // (isqrt(x << 2 * e) << 8), min(max(h - e, 0), 47)
 
 
-def put(word: np.ndarray, value: int, enable: int, granule: int):
-    """Write the enabled granules, of so many bits, of a memory word."""
-    mask = sum((1 << granule) - 1 << granule * index
-               for index in range(8 * len(word) // granule) if enable >> index & 1)
+def put(word: np.ndarray, value: int, enable: int, granule_bits: int):
+    """Write the enabled granules of a memory word, uint8."""
+    granule = (1 << granule_bits) - 1
+    mask = sum(granule << index * granule_bits for index in range(enable.bit_length()) if enable >> index & 1)
     merged = int.from_bytes(word.tobytes(), "little") & ~mask | value & mask
     word[:] = np.frombuffer(merged.to_bytes(len(word), "little"), np.uint8)
 
@@ -280,7 +289,7 @@ def random_vector(random, config: MachineConfig) -> Vector:
     }
     control["residual"] &= control["multiplier"] != isa.Multiplier.ELEMENT
     control["partial"] &= control["source"] == isa.Source.DRAIN
-    can_pair = control["destination_byte"] or config.rows % 2 == 0
+    can_pair = control["destination_byte"] or not config.rows % 2
     control["nibble"] &= control["destination"] == isa.Destination.SCRATCHPAD and can_pair
     if control["reduce"]:   # a register must not be read while it is reduced into
         control["reduce_register"] = 0
@@ -299,6 +308,20 @@ def random_vector(random, config: MachineConfig) -> Vector:
         factor=int(random.choice([int(random.integers(1 << 23)), isa.pack(isa.FACTOR, multiplier=40000, shift=22)]))
         | int(random.choice([0, 1, 2, 3, 5] if control["partial"] else [0, 511])) << 23,
     )
+
+
+def random_follower(random, vector: Vector, config: MachineConfig) -> Vector:
+    """A VECTOR that may enter the pipeline right behind another, or one that differs in what forbids it."""
+    same = {"rows": int(random.choice([1, 2, config.rows, config.rows + 1])),
+            "destination_base": vector.destination_base + int(random.integers(4)),
+            "parameter_base": int(random.integers(8))}
+    if random.random() < 0.2:
+        same["columns"] = int(random.integers(1, 4 * config.columns))
+    if random.random() < 0.2:
+        same["control"] = vector.control | {"saturate": int(random.integers(4)), "zero_shift": int(random.integers(8))}
+    if random.random() < 0.2:
+        same["factor"] = vector.factor ^ 1
+    return replace(vector, **same)
 
 
 def random_row_operation(random, config: MachineConfig) -> RowOp:
