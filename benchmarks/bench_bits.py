@@ -1,10 +1,11 @@
 """The shipped Conformer with weights of 8, 4, 2 and 1 bit: word error rate, bytes, cycles, area, energy.
 
-    python benchmarks/bench_bits.py [-o FOLDER] [--data RECORDINGS] [--only TEXT] [--without-rtl]
+    python benchmarks/bench_bits.py [-o FOLDER] [--data RECORDINGS] [--only TEXT] [--without-rtl] [--known]
 
 Every width with every scheme, quantized after training and trained with rounded weights. Resumable: what a row of the
 table needs is kept in FOLDER (results/bits), one model file and one JSON file each, and is not made again. Needs torch
-(``make setup EXTRAS=train``) and the recordings. With all rows complete it writes its section of ``docs/results.md``.
+(``make setup EXTRAS=train``) and the recordings. With all rows complete it writes its section of ``docs/results.md``;
+with ``--known`` it makes no further model and writes what there is, "-" for what is not.
 """
 
 import argparse
@@ -35,6 +36,7 @@ NOISE = {"clean": None, "snr3": 3.0}
 STRINGS, STEPS, FRAMES = 1000, 200, 100
 # The wider the weights, the less there is to learn, and the more a large step spoils.
 LEARNING_RATES = {8: 2e-4, 4: 2e-4, 2: 1e-3, 1: 1e-3}
+UNKNOWN = "-"
 RTL_KEYS = ("cycles", "utilisation", "area_um2", "energy_uj")
 HEADER = ("bits", "weights", "trained", "WER", "WER at 3 dB", "bytes of weights", "bytes of all constants", "cycles",
           "utilisation", "area, mm2", "energy, uJ")
@@ -112,6 +114,15 @@ def measured(path: Path, config: MachineConfig) -> dict[str, float]:
     return {key: result[key] for key in RTL_KEYS}
 
 
+def known(cell: Cell, folder: Path, config: MachineConfig) -> Results:
+    """Return what is known of a row; of a model that is there, what is quickly measured, too."""
+    results, path = Results(folder / f"{cell.name}.json"), folder / f"{cell.name}.safetensors"
+    if path.exists():
+        results.need("sizes", lambda: sizes(path))
+        results.need(f"rtl {config.hash}", lambda: measured(path, config))
+    return results
+
+
 def fill(cell: Cell, folder: Path, data: Path, config: MachineConfig | None) -> Results:
     """Make what a row lacks; cycles, area and energy only with a machine."""
     results = Results(folder / f"{cell.name}.json")
@@ -132,18 +143,21 @@ def fill_float(folder: Path, data: Path) -> Results:
     return results
 
 
-def rate(fact: dict[str, float]) -> str:
+def rate(fact: dict[str, float] | None) -> str:
     """Return a word error rate and its interval as text."""
+    if fact is None:
+        return UNKNOWN
     return f"{percent(fact['wer'])} ({100 * fact['wer_low']:.2f} to {100 * fact['wer_high']:.2f})"
 
 
 def row(cell: Cell, facts: dict, config: MachineConfig | None) -> list[str]:
-    """Return one line of the table; columns that were not measured stay empty."""
+    """Return one line of the table; what was not measured is UNKNOWN."""
     rtl = facts.get(f"rtl {config.hash}") if config else None
     costs = (f"{rtl['cycles']:,}", percent(rtl["utilisation"]), f"{rtl['area_um2'] / 1e6:.2f}",
-             f"{rtl['energy_uj']:.1f}") if rtl else ("",) * 4
-    weights = (f"{facts['sizes'][key]:,}" for key in ("weight_bytes", "constant_bytes"))
-    return [str(cell.bits), cell.scheme, "yes" if cell.trained else "no", *(rate(facts[name]) for name in NOISE),
+             f"{rtl['energy_uj']:.1f}") if rtl else (UNKNOWN,) * 4
+    stored = facts.get("sizes", {})
+    weights = (f"{stored[key]:,}" if stored else UNKNOWN for key in ("weight_bytes", "constant_bytes"))
+    return [str(cell.bits), cell.scheme, "yes" if cell.trained else "no", *(rate(facts.get(name)) for name in NOISE),
             *weights, *costs]
 
 
@@ -155,7 +169,8 @@ def section(rows: list[list[str]], plain: dict, config: MachineConfig) -> str:
         "of the official test takes, clean and with coloured noise at 3 dB; the float model's are "
         f"{rate(plain['clean'])} and {rate(plain['snr3'])}. *Trained*: {STEPS} further steps with rounded weights. "
         f"2 and 4 bits with `--clip-search`. Cycles, area and energy: `{UTTERANCE.name}` on RTL, equal to the golden "
-        f"model, {config.array}, {config.bus_bits}-bit bus (configuration `{config.hash}`).", "",
+        f"model, {config.array}, {config.bus_bits}-bit bus (configuration `{config.hash}`); energy from counts of "
+        "events, preliminary. \"-\": not measured yet.", "",
         *table(HEADER, rows), ""])
 
 
@@ -165,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/bits", metavar="FOLDER")
     parser.add_argument("--data", type=Path, default=RECORDINGS, metavar="RECORDINGS")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name holds this, like w2-symmetric")
+    parser.add_argument("--known", action="store_true", help="make no model; write what there is")
     parser.add_argument("--without-rtl", action="store_true", help="no cycles, area and energy")
     return parser.parse_args()
 
@@ -178,7 +194,10 @@ def main() -> None:
     cells = [Cell(bits, scheme, trained) for trained, bits, scheme in itertools.product((False, True), WIDTHS, SCHEMES)]
     wanted = [cell for cell in cells if options.only in cell.name]
     plain = fill_float(options.output, options.data).facts
-    filled = {cell: fill(cell, options.output, options.data, config).facts for cell in wanted}
+    if options.known:
+        filled = {cell: known(cell, options.output, MachineConfig()).facts for cell in wanted}
+    else:
+        filled = {cell: fill(cell, options.output, options.data, config).facts for cell in wanted}
     order = sorted(filled, key=lambda cell: (-cell.bits, cells.index(cell)))
     rows = [row(cell, filled[cell], config) for cell in order]
     print("\n".join(table(HEADER, rows)))

@@ -113,10 +113,10 @@ def main() -> None:
         "of so many bits; cycles by which each kind of operator ends later than all before it, and what those of the "
         "last model need of array, drain and vector unit at least:", "",
         *table(["operator", *names, "array", "drain", "vector", "needs most"], conformer_rows(results)), "",
-        "What the array did. It waits for the drain where sums leave more slowly than they are made (with 64 columns one "
-        "of 1-bit weights takes 8 steps, and 16 cycles to leave; scores of heads of 16 columns take 16), and where their "
-        "VECTOR has not begun: the vector unit is then busy with exponentials and normalisations, which do not get "
-        "faster. What waits for a token waits for rows that are still being made.", "",
+        "What the array did. It waits for the drain where sums leave more slowly than they are made (with 64 columns "
+        "one of 1-bit weights takes 8 steps, and 16 cycles to leave; scores of heads of 16 columns take 16), and where "
+        "their VECTOR has not begun: the vector unit is then busy with exponentials and normalisations, which do not "
+        "get faster. What waits for a token waits for rows that are still being made.", "",
         *table(["bits", "busy", "waits for the drain", "for a token", "for DRAM", "for its instruction", "idle"],
                stall_rows(results)), ""])
     write_section(Path(__file__).name, text, RESULTS)
