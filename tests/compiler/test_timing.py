@@ -93,7 +93,7 @@ def test_operators_share_the_cycles_of_a_model():
     assert max(needed.values()) < found["predicted_cycles"]
     by_name = {each["operator"]: each for each in parts}
     expand = by_name["layers.0.expand"]
-    assert expand["bound"] == "array" and expand["roofline"]["array"] == 96 * expand["roofline"]["drain"] // 19
+    assert expand["bound"] == "array" and expand["roofline"]["array"] == 96 * expand["roofline"]["drain"] // 16
     assert by_name["front_end.convolutions.0"]["bound"] == "drain"
     assert by_name["output.argmax"]["bound"] == "vector"
 
