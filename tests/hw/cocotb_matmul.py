@@ -182,14 +182,15 @@ async def array_engine(dut):
     """Random instructions equal numpy's sums; gaps between them; readers that say early or late what they do."""
     ctx = await begin(dut, "array_engine")
     for seed, slowest in enumerate((0, 3, 50)):
-        source = np.random.default_rng(seed)
+        source, stalls = np.random.default_rng(seed), 0
         delays = lambda s=source, n=slowest: int(s.integers(n + 1))  # noqa: E731
         for pace in (Pace(ROWS, delays), Pace(ROWS, delays, notice=1), Pace(ROWS, delays, notice=None),
                      Fickle(ROWS, source, (0.1, 0.3, 0.7)[seed])):
             matmuls = [random_matmul(source, WORD) for _ in range(5)]
             bench = Bench(ctx, matmuls, lambda s=source: int(s.integers(3)), pace)
             await bench.run()
-            assert bench.stalled["drain"] or slowest < 50
+            stalls += bench.stalled["drain"]
+        assert stalls or slowest < 50
 
 
 def timed_matmuls() -> list[Matmul]:

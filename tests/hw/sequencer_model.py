@@ -208,18 +208,36 @@ def random_value(source: random.Random) -> int:
     return encode_value(immediate, source.choice((0, 0, *range(isa.REGISTERS))))
 
 
+def random_register(source: random.Random) -> int:
+    """A register that counts no loop."""
+    return source.choice([n for n in range(isa.REGISTERS) if n != LOOP_REGISTER])
+
+
+def random_control(source: random.Random, fields: dict[str, tuple[int, int]]) -> int:
+    """A control word; few without a meaning."""
+    limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 5, "block": 4}
+    parts = {name: source.randint(0, min((1 << width) - 1, limits.get(name, 99) + (source.random() < 0.02)))
+             for name, (_, width) in fields.items() if name != "early"}
+    return isa.pack(fields, **parts)
+
+
 def random_instruction(source: random.Random, config: MachineConfig) -> Iterator[int]:
-    """Any instruction but END and branches; few without a meaning."""
+    """Any instruction but END and branches; few without a meaning.
+
+    A control word may take more bits than an immediate has: it then comes from a register, set before.
+    """
     mnemonic = source.choice(("SET", "ADD", "SHIFT", "CLAMP", "LOAD", "MATMUL", "VECTOR", "ROWOP", "STORE"))
+    operands = BY_MNEMONIC[mnemonic].operands
+    if operands[0].name == "control":
+        register, immediate = max(random_register(source), 1), source.randrange(-1 << 26, 1 << 26)
+        control = random_control(source, operands[0].fields)
+        yield from (header("SET", source), register << isa.IMMEDIATE_BITS, (control - immediate) % 2**32)
     yield header(mnemonic, source)
-    for operand in BY_MNEMONIC[mnemonic].operands:
+    for operand in operands:
         if operand.kind is Kind.REGISTER:
-            yield source.choice([n for n in range(isa.REGISTERS) if n != LOOP_REGISTER]) << isa.IMMEDIATE_BITS
+            yield random_register(source) << isa.IMMEDIATE_BITS
         elif operand.name == "control":
-            limits = {"target": 4, "source": 2, "source_width": 2, "destination": 2, "multiplier": 5, "block": 4}
-            parts = {name: source.randint(0, min((1 << width) - 1, limits.get(name, 99) + (source.random() < 0.02)))
-                     for name, (_, width) in operand.fields.items() if name != "early"}
-            yield encode_value(isa.pack(operand.fields, **parts))
+            yield encode_value(immediate, register)
         elif (mnemonic, operand.name) in (("MATMUL", "k"), ("SHIFT", "amount")):
             deepest = config.word_bytes * max(config.activation_depth, config.weight_depth)
             usual = (1, deepest) if mnemonic == "MATMUL" else (0, 31, -31, -1, source.randint(-31, 31))
