@@ -3,7 +3,8 @@
     python benchmarks/bench_bits.py [-o FOLDER] [--data RECORDINGS] [--only TEXT] [--without-rtl] [--known]
 
 Every width with every scheme, quantized after training and trained with rounded weights. Resumable: what a row of the
-table needs is kept in FOLDER (results/bits), one model file and one JSON file each, and is not made again. Needs torch
+table needs is kept in FOLDER (docs/verification/bits), a JSON file each, and is not made again; nor are models while their
+files are there. Needs torch
 (``make setup EXTRAS=train``) and the recordings. With all rows complete it writes its section of ``docs/results.md``;
 with ``--known`` it makes no further model and writes what there is, "-" for what is not.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from page import RESULTS, ROOT, percent, table, write_section
+from page import RESULTS, ROOT, TABLES, percent, table, write_section
 
 from phonolith.compiler import model_file
 from phonolith.compiler.inspect import inspect
@@ -126,12 +127,11 @@ def known(cell: Cell, folder: Path, config: MachineConfig) -> Results:
 def fill(cell: Cell, folder: Path, data: Path, config: MachineConfig | None) -> Results:
     """Make what a row lacks; cycles, area and energy only with a machine."""
     results = Results(folder / f"{cell.name}.json")
-    path = quantized(cell, folder, data)
     for name, snr in NOISE.items():
-        results.need(name, lambda snr=snr: integer_rate(path, data, snr))
-    results.need("sizes", lambda: sizes(path))
+        results.need(name, lambda snr=snr: integer_rate(quantized(cell, folder, data), data, snr))
+    results.need("sizes", lambda: sizes(quantized(cell, folder, data)))
     if config is not None:
-        results.need(f"rtl {config.hash}", lambda: measured(path, config))
+        results.need(f"rtl {config.hash}", lambda: measured(quantized(cell, folder, data), config))
     return results
 
 
@@ -170,15 +170,15 @@ def section(rows: list[list[str]], plain: dict, config: MachineConfig) -> str:
         f"{rate(plain['clean'])} and {rate(plain['snr3'])}. *Trained*: {STEPS} further steps with rounded weights. "
         f"2 and 4 bits with `--clip-search`. Cycles, area and energy: `{UTTERANCE.name}` on RTL, equal to the golden "
         f"model, {config.array}, {config.bus_bits}-bit bus (configuration `{config.hash}`); energy from counts of "
-        "events, preliminary; area from the built-in table (docs/area.md says of which hardware). \"-\": not measured yet.",
-        "",
+        "events, preliminary; area from the built-in table (docs/area.md says of which hardware). \"-\": not "
+        "measured yet.", "",
         *table(HEADER, rows), ""])
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Table of weight widths and schemes.")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/bits", metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path, default=TABLES / "bits", metavar="FOLDER")
     parser.add_argument("--data", type=Path, default=RECORDINGS, metavar="RECORDINGS")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name holds this, like w2-symmetric")
     parser.add_argument("--known", action="store_true", help="make no model; write what there is")
