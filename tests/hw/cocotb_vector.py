@@ -332,6 +332,21 @@ async def vector_engine_partial(dut):
     assert np.diff(bench.starts).tolist() == [COLUMNS] * 511
 
 
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def vector_engine_nibbles(dut):
+    """Results of 4 bits in all quarters of words, and in pairs of rows; both limits; what lies beside them stays."""
+    ctx = await begin(dut, "vector_engine")
+    for columns_in_pairs in (1,) if ROWS % 2 else (0, 1):
+        for rows in (1, ROWS, ROWS + 3):
+            control = plain(nibble=1, destination_byte=columns_in_pairs, destination=isa.Destination.SCRATCHPAD)
+            vector = Vector(rows, 4 * COLUMNS + 2, control, source_pitch=5, destination_base=300, destination_pitch=4)
+            state = State(CONFIG, 15)
+            words = state.scratch[:5 * rows].view(np.int16)
+            words[:] = np.random.default_rng(15).choice([-32768, -9, -8, -1, 0, 3, 7, 8, 32767], words.shape)
+            bench = await measure(ctx, state, [vector])
+            assert len(bench.writes) == 5 * rows
+
+
 def beside(tile: np.ndarray) -> np.ndarray:
     """A tile with sums of activations that do not matter."""
     return np.column_stack([tile, np.full(ROWS, 12345)])

@@ -169,7 +169,8 @@ def test_illegal_instructions():
     cases += [([*instruction("SHIFT", amount=amount), *end], 1) for amount in (32, -32)]
     cases += [([*load(target, address=A, segment_bytes=4), *end], 1) for target in range(5, 8)]
     cases += [([*rowop, *instruction("MATMUL", rows=1, columns=1, k=k), *end], 6) for k in (0, -1, 1 << 20)]
-    cases += [([*instruction("MATMUL", control=1 << 1, rows=1, columns=1, k=8), *end], 1)]
+    blocks = [isa.pack(isa.MATMUL_CONTROL, block=block) for block in range(len(isa.BLOCKS), 8)]
+    cases += [([*instruction("MATMUL", control=block, rows=1, columns=1, k=8), *end], 1) for block in blocks]
     for field, value in {"source": 3, "source_width": 3, "multiplier": 6, "destination": 3}.items():
         low, _ = isa.VECTOR_CONTROL[field]
         cases.append(([*instruction("VECTOR", control=isa.pack(isa.VECTOR_CONTROL, source=2)),
