@@ -4,8 +4,9 @@
 
 Every width with every scheme, quantized after training and trained with rounded weights. Resumable: what a row of the
 table needs is kept in FOLDER (docs/verification/bits), a JSON file each, and is not made again; nor are models while
-their files are there. Needs torch (``make setup EXTRAS=train``) and the recordings. With all rows complete it writes its section of ``docs/results.md``;
-with ``--known`` it makes no further model and writes what there is, "-" for what is not.
+their files are there. Needs torch (``make setup EXTRAS=train``) and the recordings. With all rows complete it writes
+its section of ``docs/results.md``; with ``--known`` it makes no further model and writes what there is, "-" for what
+is not.
 """
 
 import argparse

@@ -27,7 +27,6 @@ BLOCKS = tuple((block, re.compile(pattern)) for block, pattern in (
     ("row_registers", r"phonolith_top\.vector\.registers"),
     ("row_units", r"phonolith_top\.vector\.row_unit\.unit_"),
     ("table_control", r"phonolith_top\.vector\.table_"),
-    ("partial_sums", r"phonolith_top\.vector\.partial_sums"),
     ("vector_control", r"phonolith_top\.vector"),
     ("transposer", r"phonolith_top\.load\.placer\.transposer"),
     ("load", r"phonolith_top\.load(\.|$)"),
