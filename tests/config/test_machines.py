@@ -34,14 +34,14 @@ def least_memories(config: MachineConfig, factor: int) -> MachineConfig:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_programs_on_any_shape(shape):
-    result = verify_random("graph", 8, shaped(shape), seed=40, rungs=("golden", "iss"))
+    result = verify_random("graph", 8, shaped(shape), seed=40, rungs=("golden", "iss"), bits=8)
     assert (result["checked"], result["failed"], result["first_difference"]) == (8, 0, None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rtl_of_any_shape(shape):
-    result = verify_random("graph", 20, shaped(shape))
+    result = verify_random("graph", 20, shaped(shape), bits=8)
     assert (result["checked"], result["failed"], result["first_difference"]) == (20, 0, None)
 
 
