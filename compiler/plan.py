@@ -39,7 +39,7 @@ ARRIVAL_CYCLES = 6
 # Cycles from the array's last operands to the first row of results in the scratchpad, besides C.
 DRAIN_CYCLES = 12
 WORDS_PER_CYCLE = 4
-# Cycles from a VECTOR's last row to the first of the next: the array waits for them if its sums leave no sooner.
+# Cycles from a VECTOR's last row to the next one's first, unless that follows without a pause: plans assume the worse.
 VECTOR_CYCLES = 6
 # Larger pieces than this many tiles save nothing.
 MOST_TILES = 64

@@ -45,8 +45,6 @@ class ProductSize:
         Of an element of a column, as it is stored.
     block : int
         Inner steps that are summed before they are scaled; 0 for all of them.
-    partial : bool
-        Scaled sums of blocks are added up, even if there is but one.
     """
 
     outer: int
@@ -66,7 +64,6 @@ class ProductSize:
     lead: int = 0
     bits: int = 8
     block: int = 0
-    partial: bool = False
 
     @property
     def tiles(self) -> int:

@@ -60,7 +60,7 @@ class ProductSchedule:
             has_parameters=product.parameters is not None, has_residual=product.residual is not None,
             most_rows=int(product.most_rows or product.a.count), rows_ready=product.rows_ready,
             follows=product.parameters is not None, sliceable=self.is_sliceable(),
-            lead=product.lead, bits=product.bits, block=product.block, partial=product.partial)
+            lead=product.lead, bits=product.bits, block=product.block)
         self.plan = plan_product(self.size, ctx.config)
         self.rows = Shelf(ctx, ctx.activation, self.plan.rows_together)
         tiles = max(piece.stop for piece in self.plan.column_pieces())
