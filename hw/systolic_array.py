@@ -30,6 +30,8 @@ class RowSignature(wiring.Signature):
         One weight per column, column 0 lowest, from the row above and, a cycle later, to the row below.
     results : Out(32 * C)
         The drain registers, column 0 lowest. (Plain bits: named elements would be R * C lines of Verilog.)
+    row_sum : Out(signed(32))
+        See :class:`RowSum`.
     """
 
     def __init__(self, config: MachineConfig):
@@ -38,11 +40,12 @@ class RowSignature(wiring.Signature):
             "weights_in": In(WEIGHT_BITS * config.columns),
             "weights_out": Out(WEIGHT_BITS * config.columns),
             "results": Out(ACCUMULATOR_BITS * config.columns),
+            "row_sum": Out(signed(ACCUMULATOR_BITS)),
         })
 
 
 class Row(wiring.Component):
-    """One row of the array: C processing elements in a chain.
+    """One row of the array: C processing elements in a chain, and the sum of what enters it.
 
     Parameters
     ----------
@@ -59,6 +62,8 @@ class Row(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.sum = row_sum = RowSum()
+        m.d.comb += [row_sum.activation.eq(self.activation), self.row_sum.eq(row_sum.result)]
         activation = self.activation
         for c in range(self.columns):
             m.submodules[f"pe{c:02}"] = pe = PE()
@@ -173,11 +178,9 @@ class SystolicArray(wiring.Component):
                 row.activation.eq(self.activations[r]),
                 row.weights_in.eq(weights),
             ]
-            m.submodules[f"row_sum{r}"] = row_sum = RowSum()
-            m.d.comb += row_sum.activation.eq(self.activations[r])
-            row_sums.append(row_sum.result)
             weights = row.weights_out
             results.append(row.results)
+            row_sums.append(row.row_sum)
         m.d.comb += [self.data.eq(Array(results)[self.row]), self.row_sum.eq(Array(row_sums)[self.row])]
         return m
 
@@ -194,4 +197,5 @@ def row_instance(ports) -> Instance:
     """Return an instance of the Verilog row, connected to an interface of :class:`RowSignature`."""
     return Instance(
         ROW_MODULE, i_clk=ClockSignal(), i_activation=ports.activation.as_value(),
-        i_weights_in=ports.weights_in, o_weights_out=ports.weights_out, o_results=ports.results)
+        i_weights_in=ports.weights_in, o_weights_out=ports.weights_out, o_results=ports.results,
+        o_row_sum=ports.row_sum)

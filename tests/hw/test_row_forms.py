@@ -37,15 +37,22 @@ def test_products_are_equal(tmp_path):
 @pytest.mark.parametrize("part, right, wrong", [
     ("registers", "finished = last;", "finished = first;"),
     ("registers", "if (finished[c])", "if (finished[c] && c != 2)"),
-    ("registers", "accumulators[32*c +: 32] = 0;", "accumulators[32*c +: 32] = 1;"),
-    ("registers", "{24{activation[7] & ~activation[64]}}", "{24{activation[7]}}"),
+    ("registers", "accumulators[c] = 0;", "accumulators[c] = 1;"),
+    ("registers", "word(activation[64], activation[7:0])", "word(0, activation[7:0])"),
     ("registers", "if (live != 0 || activation != 0)", "if (live != 0)"),
-    ("registers", "if (widths[2*c +: 2] != 0) lanes", "if (widths[1:0] != 0) lanes"),
+    ("registers", "if (widths != 0) begin", "if (widths[1:0] != 0) begin"),
     ("registers", "weights_out <= weights_in;", "weights_out <= ~weights_in;"),
+    ("registers", "bytes[c] = weights_out[8*c +: 8]", "bytes[c] = weights_out[8*(c & 2) +: 8]"),
+    ("registers", "if (first[0]) sum = 0;", "if (first[1]) sum = 0;"),
+    ("registers", "if (finished[0]) row_sum", "if (finished[1]) row_sum"),
+    ("registers", "step = operand + word(is_unsigned, lane[39:32]);", "step = operand;"),
+    ("registers", "word(is_unsigned, lane[63:56]);", "word(0, lane[63:56]);"),
     ("wiring", "narrow(widths[2*c +: 2]", "narrow(widths[2*(c & 2) +: 2]"),
     ("products", "{24{weights_out[8*c + 7]}}", "24'b0"),
     ("products", "lane[39:32]) * {{28{w[7]}}", "lane[47:40]) * {{28{w[7]}}"),
-    ("products", "{32{w[5]}}", "{32{w[4]}}"),
+    ("products", "(low << 7)", "(low << 6)"),
+    ("products", "lane) >> 8) & ((odd", "lane) >> 16) & ((odd"),
+    ("products", "64'h0000040010004001", "64'h0000040010002001"),
 ])
 def test_another_machine_is_told_apart(part, right, wrong, tmp_path):
     text = simulated_row(4)
