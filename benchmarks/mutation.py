@@ -39,7 +39,7 @@ CONFIG = MachineConfig().with_array("8x8")
 TOP = "phonolith_top"
 BLOCKS = {
     "PE": ("phonolith_row.pe*",),
-    "array": ("phonolith_row", f"{TOP}.array", f"{TOP}.array.*"),
+    "array": ("phonolith_row", "phonolith_row.sum", f"{TOP}.array", f"{TOP}.array.*"),
     "requantizer": (f"{TOP}.vector.lane_*.requantizer",),
     "vector unit": (f"{TOP}.vector", f"{TOP}.vector.issue", f"{TOP}.vector.issue.*", f"{TOP}.vector.lane_?",
                     f"{TOP}.vector.reduction", f"{TOP}.vector.registers", f"{TOP}.vector.row_unit",

@@ -20,8 +20,8 @@ TABLE = "area_sky130hd.json"
 PRELIMINARY = "standard cells and macros without routing, clock tree and utilisation of the core"
 # The first pattern that matches an instance's path names its block.
 BLOCKS = tuple((block, re.compile(pattern)) for block, pattern in (
+    ("array_edge", r"phonolith_top\.array(\.|$)|phonolith_row\.sum"),
     ("processing_elements", r"phonolith_row"),
-    ("array_edge", r"phonolith_top\.array(\.|$)"),
     ("vector_lanes", r"phonolith_top\.vector\.lane_"),
     ("vector_reduction", r"phonolith_top\.vector\.reduction"),
     ("row_registers", r"phonolith_top\.vector\.registers"),

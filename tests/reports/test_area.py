@@ -72,6 +72,7 @@ def test_every_memory_is_counted():
 @pytest.mark.parametrize(("path", "block"), [
     ("phonolith_top", "interconnect"),
     ("phonolith_row.pe07", "processing_elements"),
+    ("phonolith_row.sum", "array_edge"),
     ("phonolith_top.array.walk", "array_edge"),
     ("phonolith_top.array_dispatcher.queue", "dispatch"),
     ("phonolith_top.vector.lane_10.requantizer", "vector_lanes"),
