@@ -6,7 +6,7 @@ that cannot be had, values of 4 bits lie in bytes of their own and are weights o
 
 from collections.abc import Iterator
 
-from phonolith.compiler.ir import Graph, Node
+from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.lower.blocked import turned_steps
 from phonolith.compiler.shapes import Shape
 from phonolith.compiler.views import Pairs
@@ -15,14 +15,15 @@ from phonolith.hw.config import MachineConfig
 Use = tuple[Node, int, int]
 
 
-def pairs_of(graph: Graph, node: Node, shapes: dict[str, Shape], config: MachineConfig, turned: bool) -> Pairs | None:
-    """Return which values of a node's result share a byte; None for bytes.
+def pairs_of(graph: Graph, tensor: Value | Node, shapes: dict[str, Shape], config: MachineConfig,
+             turned: bool) -> Pairs | None:
+    """Return which values of a graph input or a node's result share a byte; None for bytes.
 
     ``turned``: the node's rows come out of blocks of steps, as many at a time as LOAD turns.
     """
-    if node.dtype != "int4" or config.word_bytes % 2:
+    if tensor.dtype != "int4" or config.word_bytes % 2:
         return None
-    wanted = {pairs_for(use, shapes, config) for use in uses(graph, node.name)}
+    wanted = {pairs_for(use, shapes, config) for use in uses(graph, tensor.name)}
     pairs = wanted.pop() if len(wanted) == 1 else None
     if pairs is Pairs.ROWS and turned and turned_steps(config) % 2:
         return None

@@ -9,7 +9,7 @@ from phonolith.compiler.allocate import Dram
 from phonolith.compiler.assembler import Item, assemble
 from phonolith.compiler.counts import Count, Size
 from phonolith.compiler.inspect import node_mac_bits, node_macs
-from phonolith.compiler.ir import Graph
+from phonolith.compiler.ir import Graph, Node, Value
 from phonolith.compiler.lower.context import Lowering, place, place_blocked, place_channels, place_nibbles
 from phonolith.compiler.lower.depthwise import is_banded
 from phonolith.compiler.nibbles import pairs_of
@@ -134,16 +134,25 @@ def place_tensors(ctx: Lowering, graph: Graph, shapes: dict[str, Shape],
         if graph.consumers(value.name) and {node.name for node in graph.consumers(value.name)} <= banded:
             ctx.views[value.name] = place_channels(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows)
         else:
-            ctx.views[value.name] = place(ctx.dram, shapes[value.name], value.dtype, ctx.config, rows, size)
+            place_tensor(ctx, graph, value, shapes, (rows, size))
     for node in graph.nodes:
-        shape, frame = shapes[node.name], frames.get(node.name, (0, 0))
         if node.name in banded and reads_rows_only(graph, node.name):
-            ctx.views[node.name] = place_blocked(ctx.dram, shape, node.dtype, ctx.config)
+            ctx.views[node.name] = place_blocked(ctx.dram, shapes[node.name], node.dtype, ctx.config)
         elif node.op not in VIEWS:
             turned = any(isinstance(ctx.views.get(name), BlockedView) for name in node.inputs)
-            pairs = pairs_of(graph, node, shapes, ctx.config, turned)
-            ctx.views[node.name] = (place_nibbles(ctx.dram, shape, ctx.config, pairs, frame[0]) if pairs else
-                                    place(ctx.dram, shape, node.dtype, ctx.config, *frame))
+            place_tensor(ctx, graph, node, shapes, frames.get(node.name, (0, 0)), turned)
+
+
+def place_tensor(ctx: Lowering, graph: Graph, tensor: Value | Node, shapes: dict[str, Shape], frame: tuple[int, int],
+                 turned: bool = False) -> None:
+    """Allocate a tensor row by row, one of 4 bits two to a byte where its readers can have that.
+
+    ``turned``: see :func:`pairs_of`.
+    """
+    shape = shapes[tensor.name]
+    pairs = pairs_of(graph, tensor, shapes, ctx.config, turned)
+    ctx.views[tensor.name] = (place_nibbles(ctx.dram, shape, ctx.config, pairs, frame[0]) if pairs else
+                              place(ctx.dram, shape, tensor.dtype, ctx.config, *frame))
 
 
 def reads_rows_only(graph: Graph, name: str) -> bool:

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from phonolith.compiler.disassembler import Resolved, count_instructions, line, signed, trace
 from phonolith.compiler.files import write_atomically
-from phonolith.compiler.ir import DTYPES
+from phonolith.compiler.ir import DTYPE_RANGES, DTYPES
 from phonolith.compiler.model_file import digest, read_header
 from phonolith.compiler.views import BlockedView, NibbleView, Unfolded, View
 from phonolith.hw.config import MachineConfig
@@ -141,6 +141,11 @@ class Program:
                 "wrong-input",
                 f"input {name!r} of program {self.name!r} must be {view.dtype} {list(view.shape)}, not {given}.",
                 "Compile the model for this number of frames.")
+        low, high = DTYPE_RANGES[view.dtype]
+        if tensor.size and not (low <= tensor.min() and tensor.max() <= high):
+            raise PhonolithError(
+                "wrong-input", f"input {name!r} of program {self.name!r} reaches {tensor.min()} .. {tensor.max()}; "
+                f"{view.dtype} is {low} .. {high}.", "Clip it.")
         return tensor
 
     @property

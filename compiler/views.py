@@ -156,6 +156,13 @@ class NibbleView(View):
             return np.stack(halves, axis=2).reshape(len(octets), -1)[:, :self.shape[1]]
         return np.stack(halves, axis=1).reshape(-1, self.shape[1])[:self.shape[0]]
 
+    def write(self, image: np.ndarray, tensor: np.ndarray) -> None:
+        """Put ``tensor`` (of values of int4) into ``image``; the half of a byte without an element is zero."""
+        axis = 1 if self.pairs == Pairs.COLUMNS else 0
+        even = np.pad(tensor, [(0, tensor.shape[each] % 2 if each == axis else 0) for each in range(2)])
+        low, high = (np.take(even, range(half, even.shape[axis], 2), axis) for half in range(2))
+        self.as_bytes().write(image, (low & 15 | high << 4).astype(np.int8))
+
     def address_of(self, index: tuple[int, ...]) -> int:
         """Return the address of the byte that holds an element."""
         row, column = index

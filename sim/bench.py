@@ -15,6 +15,8 @@ from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.ladder import execute_rtl, machine
 
 SPEED_PRODUCT = (128, 512, 512)
+# Root mean square of uniform numbers by their bits, for those that run-time operands have.
+RUNTIME_BITS = {8: 73.9, 4: 4.6}
 Matrix = Path | np.ndarray | None
 
 
@@ -27,7 +29,7 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     K x N. Operands are int8 arrays or .npy files, uniformly random by default. The result is int8, requantized so
     that random operands fill its range. Constant weights have ``bits`` bits (those of 1 bit are -1 and 1), a ``scheme``
     of :data:`phonolith.compiler.weight_formats.SCHEMES` (asymmetric: zero points at random), and one scale per channel
-    or per ``block`` of K (128, for example).
+    or per ``block`` of K (128, for example). A B of run time has 8 or 4 bits.
 
     Returns ``cycles``, ``macs``, ``utilisation`` (0..1), ``bit_exact`` and ``engines`` (see the contract of the
     commands); ``explained``: with ``products`` of :func:`phonolith.compiler.explain.explain`
@@ -37,11 +39,11 @@ def bench_gemm(m: int, k: int, n: int, config: MachineConfig, transpose_b: bool 
     rng = np.random.default_rng(seed)
     left = operand(a, (m, k), "A", rng)
     if transpose_b or runtime_b:
-        if bits != 8 or scheme != "symmetric" or block:
-            raise PhonolithError("option", "a run-time B has 8 bits and one scale.",
-                                 "Leave out bits, scheme and block.")
-        right = operand(b, (n, k) if transpose_b else (k, n), "B", rng)
-        graph, inputs = runtime_product(left, right, transpose_b), {"a": left, "b": right}
+        if bits not in RUNTIME_BITS or scheme != "symmetric" or block:
+            raise PhonolithError("option", "a run-time B has 8 or 4 bits and one scale.",
+                                 "Give --bits 8 or 4, and leave out scheme and block.")
+        right = operand(b, (n, k) if transpose_b else (k, n), "B", rng, bits)
+        graph, inputs = runtime_product(left, right, transpose_b, bits), {"a": left, "b": right}
     else:
         right = operand(b, (k, n), "B", rng, bits)
         graph, inputs = weight_product(right, bits, scheme, block, rng), {"a": left}
@@ -157,12 +159,13 @@ def channel_constants(weight: np.ndarray) -> dict[str, np.ndarray]:
             "multiplier": np.full(channels, multiplier, np.int32), "shift": np.full(channels, shift, np.int32)}
 
 
-def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool) -> Graph:
-    """Return a graph that multiplies two inputs."""
-    multiplier, shift = requantization(a.shape[1])
+def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool, bits: int = 8) -> Graph:
+    """Return a graph that multiplies two inputs, the second of ``bits`` bits."""
+    multiplier, shift = requantization(a.shape[1], RUNTIME_BITS[bits])
     attributes = {"multiplier": multiplier, "shift": shift, "transpose_b": transpose_b}
     node = Node("y", "matmul", ("a", "b"), "int8", {}, attributes)
-    return Graph("gemm", (Value("a", "int8", a.shape[1:]), Value("b", "int8", b.shape[1:])), (node,), ("y",))
+    second = Value("b", f"int{bits}", b.shape[1:])
+    return Graph("gemm", (Value("a", "int8", a.shape[1:]), second), (node,), ("y",))
 
 
 def bench_speed(config: MachineConfig, bits: int = 8) -> dict:

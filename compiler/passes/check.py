@@ -52,9 +52,9 @@ def check(graph: Graph) -> Graph:
 
 def _check_inputs(graph: Graph) -> None:
     for value in graph.inputs:
-        if value.dtype not in ANY:
+        if value.dtype not in (*ANY, "int4"):
             raise PhonolithError("invalid-graph", f"input {value.name!r} is {value.dtype}.",
-                                 f"Make it one of {', '.join(ANY)}.")
+                                 f"Make it one of {', '.join((*ANY, 'int4'))}.")
 
 
 def _check_outputs(graph: Graph, dtypes: dict[str, str]) -> None:

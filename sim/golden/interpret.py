@@ -2,17 +2,21 @@
 
 import numpy as np
 
-from phonolith.compiler.ir import DTYPES, Graph, Node, Value
+from phonolith.compiler.ir import DTYPE_RANGES, DTYPES, Graph, Node, Value
 from phonolith.sim.golden.ops import OPERATORS
 
 
 def check_input(value: Value, array: np.ndarray) -> np.ndarray:
-    """Return ``array``; ValueError unless it has the dtype and tail of the graph input ``value``."""
+    """Return ``array``; ValueError unless it has dtype, range and tail of the graph input ``value``."""
     if array.dtype != DTYPES[value.dtype] or array.shape[1:] != tuple(value.tail):
         raise ValueError(
             f"input {value.name!r} must be {value.dtype} [T, {', '.join(map(str, value.tail))}], "
             f"not {array.dtype} {list(array.shape)}"
         )
+    low, high = DTYPE_RANGES[value.dtype]
+    if array.size and not (low <= array.min() and array.max() <= high):
+        raise ValueError(f"input {value.name!r} reaches {array.min()} .. {array.max()}; "
+                         f"{value.dtype} is {low} .. {high}")
     return array
 
 

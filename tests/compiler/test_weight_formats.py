@@ -159,7 +159,7 @@ def attention(v: str, **wide) -> Node:
 
 
 def test_where_four_bits_are_allowed():
-    """From a linear, through slices, to the second operand of products."""
+    """From a linear or the host, through slices, to the second operand of products."""
     y, q = low_bit(dtype="int4"), replace(low_bit(), name="q")
     view = Node("v", "slice", ("y",), "int4", {}, {"start": 0, "stop": 2})
     product = Node("z", "matmul", ("x", "w"), "int8", {}, {"multiplier": 1, "shift": 9, "transpose_b": True})
@@ -176,7 +176,7 @@ def test_where_four_bits_are_allowed():
         with pytest.raises(PhonolithError) as caught:
             check(graph_of(*nodes))
         assert reason in caught.value.message
-    with pytest.raises(PhonolithError, match="input 'x' is int4"):
+    with pytest.raises(PhonolithError, match="input 0 is int4, not one of"):
         check(graph_of(y, dtype="int4"))
 
 

@@ -87,8 +87,22 @@ def test_depthwise_convolutions(frames, channels, kernel):
     assert bench_dwconv(frames, channels, kernel, CONFIG, seed=3)["bit_exact"]
 
 
-@pytest.mark.parametrize("kind", [{}, {"transpose_b": True}, {"runtime_b": True}],
-                         ids=["weight", "transpose", "runtime"])
+@pytest.mark.parametrize("kind", [{"transpose_b": True}, {"runtime_b": True}], ids=["transpose", "runtime"])
+def test_products_of_run_time_operands_of_4_bits_take_half_the_cycles(kind):
+    wide, narrow = (bench_gemm(128, 256, 256, CONFIG, bits=bits, **kind) for bits in (8, 4))
+    assert wide["bit_exact"] and narrow["bit_exact"]
+    assert narrow["cycles"] <= 0.53 * wide["cycles"]
+
+
+@pytest.mark.parametrize("wrong", [{"bits": 2}, {"bits": 1}, {"scheme": "asymmetric"}, {"block": 64}])
+def test_what_run_time_operands_cannot_have(wrong):
+    with pytest.raises(PhonolithError, match="a run-time B has 8 or 4 bits and one scale"):
+        bench_gemm(5, 64, 4, CONFIG, runtime_b=True, **wrong)
+
+
+@pytest.mark.parametrize("kind", [{}, {"transpose_b": True}, {"runtime_b": True}, {"transpose_b": True, "bits": 4},
+                                  {"runtime_b": True, "bits": 4}],
+                         ids=["weight", "transpose", "runtime", "transpose4", "runtime4"])
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 15), (50, 64, 50)])
 def test_products(m, k, n, kind):
     assert bench_gemm(m, k, n, CONFIG, seed=3, **kind)["bit_exact"]

@@ -7,7 +7,7 @@ import pytest
 
 from phonolith.compiler.assembler import Emitter
 from phonolith.compiler.ir import Graph, Value
-from phonolith.compiler.pipeline import compile_graph
+from phonolith.compiler.pipeline import compile_graph, generate
 from phonolith.compiler.program import load
 from phonolith.compiler.random_conformers import Attending, attention, conformer
 from phonolith.compiler.random_graphs import Builder, Tensor
@@ -18,6 +18,8 @@ from phonolith.compiler.views import NibbleView, Pairs
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.hw.isa import Destination, Saturate, Source
+from phonolith.sim.bench import runtime_product
+from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.iss.machine import Machine
 from phonolith.sim.ladder import execute_iss, execute_rtl, first_difference, machine, make_case
 from phonolith.sim.stream import run_chunks
@@ -66,6 +68,29 @@ def test_columns_in_pairs(config, columns):
         nibbles = np.stack([octets & 15, octets >> 4], axis=1).reshape(-1)
         assert nibbles[:written].tolist() == expected[row].tolist()
         assert octets[-(-written // 2):].tolist() == [UNTOUCHED] * (octets.size - -(-written // 2))
+
+
+@pytest.mark.parametrize("pairs", Pairs)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 4), (4, 5), (7, 7), (6, 8)])
+def test_the_host_writes_what_it_reads(pairs, rows, columns):
+    """And half a byte of zero where there is no element."""
+    view = NibbleView(5, (rows, columns), (11, 1), "int4", pairs=pairs)
+    image, values = np.full(100, UNTOUCHED, np.uint8), corners(rows, columns).clip(-8, 7).astype(np.int8)
+    view.write(image, values)
+    assert (view.read(image) == values).all()
+    whole = (rows, columns + columns % 2) if pairs is Pairs.COLUMNS else (rows + rows % 2, columns)
+    padded = replace(view, shape=whole).read(image)
+    assert not padded[rows:].any() and not padded[:, columns:].any()
+    assert (image[:5] == UNTOUCHED).all() and (image != UNTOUCHED).sum() <= padded.size // 2
+
+
+def test_numbers_of_more_bits_are_refused():
+    graph = runtime_product(np.ones((3, 4), np.int8), np.ones((5, 4), np.int8), True, bits=4)
+    inputs = {"a": np.ones((3, 4), np.int8), "b": np.full((5, 4), 8, np.int8)}
+    with pytest.raises(PhonolithError, match=r"'b' of program 'gemm' reaches 8 .. 8; int4 is -8 .. 7"):
+        generate(graph, {"a": (3, 4), "b": (5, 4), "y": (3, 5)}, TINY).image(inputs)
+    with pytest.raises(ValueError, match=r"'b' reaches 8 .. 8; int4 is -8 .. 7"):
+        interpret(graph, inputs)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7, 10])
