@@ -130,6 +130,8 @@ class Scheduler:
         found: list[Node] = []
         if len(products) > 1 or len(self.shapes[node.name]) != 2 or not products[0].whole_rows:
             return found
+        if products[0].sums > 1 and self.ctx.parameter.live:
+            return found
         columns, parameters, words = self.shapes[node.name][1], products[0].parameter_words, 0
         for following in self.nodes:
             if not self.can_follow(following, found[-1] if found else node, bool(found)):
@@ -189,6 +191,8 @@ class RowsInFront:
 
 def emit_together(ctx: Lowering, product: ProductSchedule, nodes: list[Node]) -> None:
     """Emit a product and, between the column tiles of its next block, the row tiles of ``nodes`` on a block."""
+    if product.sums > 1:    # parameters of blocks come in large pieces
+        ctx.parameter.rewind()
     followers = [make_follower(ctx, node) for node in nodes]
     for first, second in pairwise(followers):
         assert isinstance(first, Rowwise)

@@ -210,6 +210,14 @@ def test_programs_compute_what_the_golden_model_says(array):
         assert first_difference(case, "iss", execute_iss(case, config)) is None, seed
 
 
+@pytest.mark.parametrize("seed", [1, 52])
+def test_parameters_of_blocks_fit_beside_those_of_followers(seed):
+    """A product whose parameters take most of their memory, and a layernorm over its rows, which came first."""
+    config = MachineConfig.load(array="4x4")
+    case = make_case(*random_conformer(seed, "any"), config)
+    assert first_difference(case, "iss", execute_iss(case, config)) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("array", ["4x4", "8x8", "16x16"])
 def test_a_hundred_conformers(array):
