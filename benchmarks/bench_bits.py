@@ -170,8 +170,7 @@ def section(rows: list[list[str]], plain: dict, config: MachineConfig) -> str:
         f"{rate(plain['clean'])} and {rate(plain['snr3'])}. *Trained*: {STEPS} further steps with rounded weights. "
         f"2 and 4 bits with `--clip-search`. Cycles, area and energy: `{UTTERANCE.name}` on RTL, equal to the golden "
         f"model, {config.array}, {config.bus_bits}-bit bus (configuration `{config.hash}`); energy from counts of "
-        "events, preliminary; area from the built-in table (docs/area.md says of which hardware). \"-\": not "
-        "measured yet.", "",
+        "events, preliminary; area from the built-in table (docs/area.md).", "",
         *table(HEADER, rows), ""])
 
 

@@ -58,6 +58,16 @@ class Ring:
         """Start again from the low end, so that what follows is not cut by the high one."""
         self.cursor = self.low
 
+    def prepare(self, *words: int) -> None:
+        """Start again from the low end if that is what it takes to give some regions one after the other."""
+        cursor, live = self.cursor, list(self.live)
+        try:
+            for each in words:
+                self.take(each, "")
+        except PhonolithError:
+            cursor = self.low
+        self.cursor, self.live = cursor, live
+
     @property
     def free(self) -> int:
         """Words of the largest region :meth:`take` can give."""

@@ -85,6 +85,8 @@ class Scheduler:
         followers = self.followers(node, products)
         if followers:
             del self.nodes[:len(followers)]
+            tiles = -(-self.shapes[node.name][1] // self.ctx.config.columns)
+            self.ctx.parameter.prepare(tiles * len(followers), products[0].parameter_words)
             emit_together(self.ctx, products[0], followers)
             return
         for product in products:
@@ -191,8 +193,6 @@ class RowsInFront:
 
 def emit_together(ctx: Lowering, product: ProductSchedule, nodes: list[Node]) -> None:
     """Emit a product and, between the column tiles of its next block, the row tiles of ``nodes`` on a block."""
-    if product.sums > 1:    # parameters of blocks come in large pieces
-        ctx.parameter.rewind()
     followers = [make_follower(ctx, node) for node in nodes]
     for first, second in pairwise(followers):
         assert isinstance(first, Rowwise)

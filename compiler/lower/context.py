@@ -177,12 +177,15 @@ class Lowering:
             return
         words = self.scratch_words(x.shape[-1], x.itemsize)
         address = plus(times(x.shape[0], x.strides[0]), x.address)
-        with self.take(self.results, count * words) as zeros:
+        some = min(count, max(1, self.results.free // words))
+        with self.take(self.results, some * words) as zeros:
             self.emitter.vector(
-                rows=count, columns=x.shape[-1], source=Source.ZERO, destination=Destination.SCRATCHPAD,
+                rows=some, columns=x.shape[-1], source=Source.ZERO, destination=Destination.SCRATCHPAD,
                 destination_byte=x.itemsize == 1, destination_base=zeros, destination_pitch=words)
-            self.emitter.store(address=address, base=zeros, pitch=words, inner_count=count, inner_stride=x.strides[0],
-                               row_bytes=x.shape[-1] * x.itemsize)
+            for first in range(0, count, some):
+                self.emitter.store(address=plus(address, first * x.strides[0]), base=zeros, pitch=words,
+                                   inner_count=min(some, count - first), inner_stride=x.strides[0],
+                                   row_bytes=x.shape[-1] * x.itemsize)
 
     def unsupported(self, what: str) -> PhonolithError:
         """Build the error for something the machine cannot do."""

@@ -7,7 +7,7 @@ front of it. So k of every ``WB + k - 1`` steps of the array are of use, and not
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def lower_depthwise(ctx: Lowering, node: Node) -> None:
     x = framed_input(ctx, node)
     y = ctx.views[node.name]
     if not is_banded(node, ctx.config):
-        dense_schedule(ctx, node, x).emit()
+        for product in dense_schedules(ctx, node, x):
+            product.emit()
     elif isinstance(y, BlockedView):
         Banded(ctx, node, x, y).emit()
     else:
@@ -76,23 +77,38 @@ def framed_input(ctx: Lowering, node: Node) -> View:
     return x
 
 
-def dense_schedule(ctx: Lowering, node: Node, x: View) -> ProductSchedule:
-    """Return the convolution as a product with kernels of all channels, zero but for their own."""
-    weight = node.constants["weight"]
-    channels, kernel = weight.shape
-    words = pack.tile_words(kernel * channels, ctx.config)
-    if words > min(ctx.activation.words, ctx.weight.words):
+def dense_schedules(ctx: Lowering, node: Node, x: View) -> Iterator[ProductSchedule]:
+    """Yield the convolution as products, each of as many channels as fit, with kernels zero but for their own."""
+    (channels, kernel), columns = node.constants["weight"].shape, ctx.config.columns
+    memory = min(ctx.activation.words, ctx.weight.words)
+    tiles = -(-channels // columns)
+    while tiles > 1 and pack.tile_words(kernel * tiles * columns, ctx.config) > memory:
+        tiles -= 1
+    count = min(channels, tiles * columns)
+    words = pack.tile_words(kernel * count, ctx.config)
+    if words > memory:
         raise PhonolithError(
-            "does-not-fit", f"{ctx.user}: a kernel of {kernel} steps, {channels} channels and results of {node.dtype} "
-            f"need {words} words of each operand bank.", f"Kernels of up to {longest_kernel(ctx.config)} steps with "
+            "does-not-fit", f"{ctx.user}: a kernel of {kernel} steps and results of {node.dtype} need {words} words of "
+            f"each operand bank; {memory} are available.", f"Kernels of up to {longest_kernel(ctx.config)} steps with "
             "results of 8 bits run on this machine; for others configure larger memories.")
-    dense = np.zeros((channels, kernel, channels), np.int8)
-    dense[np.arange(channels), :, np.arange(channels)] = weight
-    ((y,),) = common_rows(ctx.views[node.name])
+    for first in range(0, channels, count):
+        yield dense_schedule(ctx, node, x, range(first, min(first + count, channels)))
+
+
+def dense_schedule(ctx: Lowering, node: Node, x: View, channels: range) -> ProductSchedule:
+    """Return some channels of the convolution."""
+    part = slice(channels.start, channels.stop)
+    constants = {role: data if role == "table" else data[part] for role, data in node.constants.items()}
+    kernel, count = constants["weight"].shape[1], len(channels)
+    dense = np.zeros((count, kernel, count), np.int8)
+    dense[np.arange(count), :, np.arange(count)] = constants["weight"]
+    y_view = ctx.views[node.name]
+    ((y,),) = common_rows(y_view.slice(channels.start, channels.stop) if count < y_view.shape[1] else y_view)
     pitch = x.strides[0]
-    a = Rows(x.address - node.attributes["padding"][0] * pitch, 1, 0, ctx.views[node.name].shape[0], pitch, channels,
+    a = Rows(x.address + channels.start - node.attributes["padding"][0] * pitch, 1, 0, y_view.shape[0], pitch, count,
              kernel, pitch)
-    return schedule(ctx, node, a, y, *constant_operand(ctx, node, dense))
+    some = replace(node, constants=constants)
+    return schedule(ctx, some, a, y, *constant_operand(ctx, some, dense))
 
 
 def reorder(ctx: Lowering, blocks: BlockedView, y: View) -> None:

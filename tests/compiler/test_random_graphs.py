@@ -12,10 +12,12 @@ from phonolith.compiler.random_conformers import ALL_BLOCKS, random_conformer
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.compiler.random_weights import WeightChoice
 from phonolith.compiler.weight_formats import BITS, SCHEME_NAMES, scheme_name, weight_format
+from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
 from phonolith.sim.coverage import names_of, operator_names
 from phonolith.sim.golden.compare import compare_graphs
 from phonolith.sim.golden.interpret import interpret
+from phonolith.sim.ladder import execute_iss, first_difference, make_case
 
 SEEDS = range(120)
 
@@ -102,3 +104,11 @@ def test_other_weights_are_refused(bits, scheme, message):
     with pytest.raises(PhonolithError, match=message) as caught:
         WeightChoice(bits, scheme)
     assert caught.value.kind == "option" and caught.value.remedy
+
+
+@pytest.mark.parametrize("seed", [55, 98, 183, 250])
+def test_what_is_large_for_its_machine_goes_in_parts(seed):
+    """Depthwise kernels of all channels (55, 98), zeros behind a run (183), parameters beside others' (250)."""
+    config = MachineConfig.load("tiny")
+    case = make_case(*random_graph(seed, ALL_BLOCKS, "any"), config)
+    assert first_difference(case, "iss", execute_iss(case, config)) is None
