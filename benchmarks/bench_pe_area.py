@@ -23,12 +23,14 @@ LIBRARIES = ("sky130hd_tt.lib.gz", "ihp_sg13g2_typ_1p20V_25C.lib.gz")
 
 
 def compare(library: Library) -> dict:
-    """Return um2 of our element and the plain one, and their ratio."""
+    """Return um2 of our element, of the plain one, their ratio, and um2 of a row's sum, which its elements share."""
     config = MachineConfig().with_array("8x8")
-    ours = synthesize(row_verilog(config), ROW_MODULE, library).logic_um2 / config.columns
+    row = list(synthesize(row_verilog(config), ROW_MODULE, library).instances())
+    shared = sum(part.logic_um2 for part in row if part.path == f"{ROW_MODULE}.sum")
+    ours = (sum(part.logic_um2 for part in row) - shared) / config.columns
     plain = synthesize(PLAIN.read_text(), "plain_pe", library).logic_um2
     return {"library": library.name, "pe_um2": round(ours, 1), "plain_pe_um2": round(plain, 1),
-            "ratio": round(ours / plain, 3), "tool": tool(), "mapping": MAPPING}
+            "ratio": round(ours / plain, 3), "row_sum_um2": round(shared, 1), "tool": tool(), "mapping": MAPPING}
 
 
 def main() -> None:
@@ -36,7 +38,8 @@ def main() -> None:
     given = [Path(name) for name in sys.argv[1:]] or [LIBERTY / name for name in LIBRARIES]
     results = [compare(read_library([path])) for path in given if path.exists()]
     for result in results:
-        print("{library}: PE {pe_um2} um2, plain PE {plain_pe_um2} um2, ratio {ratio}".format_map(result))
+        print("{library}: PE {pe_um2} um2, plain PE {plain_pe_um2} um2, ratio {ratio}; sum of a row {row_sum_um2} um2"
+              .format_map(result))
     (ROOT / "results").mkdir(exist_ok=True)
     (ROOT / "results/pe_area.json").write_text(json.dumps(results, indent=1) + "\n")
 
