@@ -25,7 +25,7 @@ from phonolith.sim.ladder import execute_rtl, machine
 
 CHECKPOINT = ROOT / "models/checkpoints/conformer-ctc.safetensors"
 # Rows, bits, scheme, block along K; K and N are 768.
-PRODUCTS = [
+PRODUCTS: list[tuple[int, int, str, int | None]] = [
     *((rows, bits, "symmetric", None) for rows in (512, 1) for bits in (8, 4, 2, 1)),
     (512, 2, "symmetric", 64), (512, 2, "asymmetric", 64), (512, 1, "symmetric", 128), (512, 1, "asymmetric", 128),
     (512, 4, "asymmetric", 32), (512, 1, "symmetric", 32),

@@ -134,7 +134,8 @@ def weight_product(b: np.ndarray, bits: int = 8, scheme: str = "symmetric", bloc
     codes = (weight - 1 >> 1).astype(np.int8) if bits == 1 else weight
     constants = channel_constants(codes)
     attributes: dict = {"bits": bits} if bits < 8 else {}
-    form = WeightFormat(bits, *codes.shape, 1 if bits == 1 or scheme == "asymmetric" else None, block)
+    channels, depth = codes.shape
+    form = WeightFormat(bits, channels, depth, 1 if bits == 1 or scheme == "asymmetric" else None, block)
     if form.asymmetric:
         half = int(bits == 1)
         reach = min(1 << bits, 255)

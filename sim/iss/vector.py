@@ -101,7 +101,7 @@ class Tile:
     def partial_sums(self) -> np.ndarray:
         """Add up blocks modulo 2^32 and return their sum in steps of the result."""
         tiles = self.take_tiles()
-        total = np.int64(0)
+        total = np.zeros((self.count, len(self.active)), np.int64)
         for block in range(self.blocks):
             total = total + self.requantized(self.from_tiles(tiles[block::self.blocks], block), block)
         return signed(total, 32) >> isa.PARTIAL_SHIFT
