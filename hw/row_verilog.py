@@ -84,19 +84,20 @@ module phonolith_row(activation, weights_in, weights_out, results, row_sum, clk)
     case (width)
       0: step = operand;
       1: step = operand + word(is_unsigned, lane[39:32]);
-      2: step = operand + word(is_unsigned, lane[23:16]) + word(is_unsigned, lane[39:32])
-        + word(is_unsigned, lane[55:48]);
-      3: step = operand + word(is_unsigned, lane[15:8]) + word(is_unsigned, lane[23:16])
-        + word(is_unsigned, lane[31:24]) + word(is_unsigned, lane[39:32]) + word(is_unsigned, lane[47:40])
-        + word(is_unsigned, lane[55:48]) + word(is_unsigned, lane[63:56]);
+      2: step = (operand + word(is_unsigned, lane[39:32]))
+        + (word(is_unsigned, lane[23:16]) + word(is_unsigned, lane[55:48]));
+      3: step = ((operand + word(is_unsigned, lane[39:32]))
+          + (word(is_unsigned, lane[23:16]) + word(is_unsigned, lane[55:48])))
+        + ((word(is_unsigned, lane[15:8]) + word(is_unsigned, lane[47:40]))
+          + (word(is_unsigned, lane[31:24]) + word(is_unsigned, lane[63:56])));
     endcase
   endfunction
   task multiply_narrow;
-    integer c;
+    integer n;
     begin
       /* verilator unroll_disable */
-      for (c = 0; c < C; c = c + 1)
-        accumulators[c] = accumulators[c] + narrow(widths[2*c +: 2], operands[c], unsigneds[c], lanes[c], bytes[c]);
+      for (n = 0; n < C; n = n + 1)
+        accumulators[n] = accumulators[n] + narrow(widths[2*n +: 2], operands[n], unsigneds[n], lanes[n], bytes[n]);
     end
   endtask
   always @(posedge clk) begin

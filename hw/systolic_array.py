@@ -11,9 +11,8 @@ from phonolith.hw.pe import (
     LANES,
     PE,
     WEIGHT_BITS,
-    WIDTH_BITS,
     ActivationLayout,
-    lanes_used,
+    named,
 )
 
 ROW_MODULE = "phonolith_row"
@@ -102,11 +101,15 @@ class RowSum(wiring.Component):
         result = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
         m.d.comb += self.result.eq(result)
         lanes = [self.activation.lanes.word_select(lane, ACTIVATION_BITS) for lane in range(LANES)]
-        values = [Cat(lane, lane[-1] & ~self.activation.unsigned).as_signed() for lane in lanes]
-        with m.Switch(self.activation.log2_lanes):
-            for width in range(1 << WIDTH_BITS):
-                with m.Case(width):
-                    m.d.sync += step.eq(sum(values[lane] for lane in lanes_used(width)))
+        sums = [Cat(lane, lane[-1] & ~self.activation.unsigned).as_signed() for lane in lanes]
+        entered = [sums[0]]     # by log2_lanes
+        while len(sums) > 1:
+            half = len(sums) // 2   # lanes n and n + 4, then n and n + 2, then n and n + 1: see lanes_used
+            sums = [named(m, sums[lane] + sums[lane + half], f"sum_{half}_{lane}", signed(len(sums[0]) + 1))
+                    for lane in range(half)]
+            entered.append(sums[0])
+        low, high = self.activation.log2_lanes
+        m.d.sync += step.eq(Mux(high, Mux(low, entered[3], entered[2]), Mux(low, entered[1], entered[0])))
         m.d.sync += [
             first.eq(self.activation.first), last.eq(self.activation.last), finished.eq(last),
             accumulator.eq(Mux(first, 0, accumulator) + step),

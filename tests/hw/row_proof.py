@@ -65,7 +65,7 @@ USED = """
 """
 # What part 1 takes for the products; a wrong one where narrow weights are not the column's.
 USED_WIDE = "used[32*c +: 32]"
-USED_NARROW = "(bytes[c] == weights_out[8*c +: 8] ? used[32*c +: 32] : ~used[32*c +: 32])"
+USED_NARROW = "(bytes[n] == weights_out[8*n +: 8] ? used[32*n +: 32] : ~used[32*n +: 32])"
 PRODUCTS = """
 module products #(parameter C = 1) (input [32*C-1:0] operands, input [64*C-1:0] lanes, input [2*C-1:0] widths,
     input [C-1:0] unsigneds, input [8*C-1:0] weights_out, output [32*C-1:0] wide, output [32*C-1:0] narrowed);
@@ -229,7 +229,8 @@ def products(simulated: str) -> str:
     """Return a module with the products of the fast form alone; its arrays are vectors there."""
     text = PRODUCTS.replace("FUNCTIONS", functions(simulated))
     for name, expression in (("WIDE", WIDE_PRODUCT), ("NARROW", NARROW_PRODUCT)):
-        text = text.replace(name, re.sub(r"(\w+)\[c\]", vector_of, found(expression, simulated)[1]))
+        column = re.sub(r"\bn\b", "c", found(expression, simulated)[1])
+        text = text.replace(name, re.sub(r"(\w+)\[c\]", vector_of, column))
     return text
 
 
