@@ -132,8 +132,6 @@ class Scheduler:
         found: list[Node] = []
         if len(products) > 1 or len(self.shapes[node.name]) != 2 or not products[0].whole_rows:
             return found
-        if products[0].sums > 1 and self.ctx.parameter.live:
-            return found
         columns, parameters, words = self.shapes[node.name][1], products[0].parameter_words, 0
         for following in self.nodes:
             if not self.can_follow(following, found[-1] if found else node, bool(found)):

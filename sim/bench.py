@@ -15,8 +15,7 @@ from phonolith.sim.golden.interpret import interpret
 from phonolith.sim.ladder import execute_rtl, machine
 
 SPEED_PRODUCT = (128, 512, 512)
-# Root mean square of uniform numbers by their bits, for those that run-time operands have.
-RUNTIME_BITS = {8: 73.9, 4: 4.6}
+RUNTIME_BITS = (8, 4)
 Matrix = Path | np.ndarray | None
 
 
@@ -124,6 +123,11 @@ def requantization(k: int, size: float = 73.9) -> tuple[int, int]:
     return min(round(ratio * 2**shift), 65535), shift
 
 
+def root_mean_square(numbers: np.ndarray) -> float:
+    """Return the root mean square of integers."""
+    return float(np.sqrt(np.mean(np.square(numbers, dtype=np.float64))))
+
+
 def weight_product(b: np.ndarray, bits: int = 8, scheme: str = "symmetric", block: int | None = None,
                    rng: np.random.Generator | None = None) -> Graph:
     """Return a graph that multiplies by a constant K x N of ``bits`` bits (1: of -1 and 1).
@@ -143,7 +147,7 @@ def weight_product(b: np.ndarray, bits: int = 8, scheme: str = "symmetric", bloc
         constants["zero"] = (np.full(form.factor_shape, half) + drawn).astype(np.int32)
         attributes["zero_shift"] = 1
     weights = decode(codes, form, constants.get("zero"))
-    multiplier, shift = requantization(len(b), float(np.sqrt(np.mean(np.square(weights, dtype=np.float64)))))
+    multiplier, shift = requantization(len(b), root_mean_square(weights))
     if form.blocked:
         attributes["block"], shift = block, shift - BLOCK_STEP_BITS
     constants |= {"multiplier": np.full(form.factor_shape, multiplier, np.int32),
@@ -162,7 +166,8 @@ def channel_constants(weight: np.ndarray) -> dict[str, np.ndarray]:
 
 def runtime_product(a: np.ndarray, b: np.ndarray, transpose_b: bool, bits: int = 8) -> Graph:
     """Return a graph that multiplies two inputs, the second of ``bits`` bits."""
-    multiplier, shift = requantization(a.shape[1], RUNTIME_BITS[bits])
+    low, high = code_range(bits)
+    multiplier, shift = requantization(a.shape[1], root_mean_square(np.arange(low, high + 1)))
     attributes = {"multiplier": multiplier, "shift": shift, "transpose_b": transpose_b}
     node = Node("y", "matmul", ("a", "b"), "int8", {}, attributes)
     second = Value("b", f"int{bits}", b.shape[1:])

@@ -81,10 +81,8 @@ def dense_schedules(ctx: Lowering, node: Node, x: View) -> Iterator[ProductSched
     """Yield the convolution as products, each of as many channels as fit, with kernels zero but for their own."""
     (channels, kernel), columns = node.constants["weight"].shape, ctx.config.columns
     memory = min(ctx.activation.words, ctx.weight.words)
-    tiles = -(-channels // columns)
-    while tiles > 1 and pack.tile_words(kernel * tiles * columns, ctx.config) > memory:
-        tiles -= 1
-    count = min(channels, tiles * columns)
+    tiles = memory * ctx.config.word_bytes // (kernel * columns)
+    count = channels if pack.tile_words(kernel * channels, ctx.config) <= memory else max(1, tiles) * columns
     words = pack.tile_words(kernel * count, ctx.config)
     if words > memory:
         raise PhonolithError(
@@ -102,11 +100,10 @@ def dense_schedule(ctx: Lowering, node: Node, x: View, channels: range) -> Produ
     kernel, count = constants["weight"].shape[1], len(channels)
     dense = np.zeros((count, kernel, count), np.int8)
     dense[np.arange(count), :, np.arange(count)] = constants["weight"]
-    y_view = ctx.views[node.name]
-    ((y,),) = common_rows(y_view.slice(channels.start, channels.stop) if count < y_view.shape[1] else y_view)
+    ((y,),) = common_rows(ctx.views[node.name].slice(channels.start, channels.stop))
     pitch = x.strides[0]
-    a = Rows(x.address + channels.start - node.attributes["padding"][0] * pitch, 1, 0, y_view.shape[0], pitch, count,
-             kernel, pitch)
+    a = Rows(x.address + channels.start - node.attributes["padding"][0] * pitch, 1, 0, ctx.views[node.name].shape[0],
+             pitch, count, kernel, pitch)
     some = replace(node, constants=constants)
     return schedule(ctx, some, a, y, *constant_operand(ctx, some, dense))
 
