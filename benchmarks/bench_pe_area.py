@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from phonolith.hw.array_verilog import synthesized_row
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.row_verilog import row_verilog
 from phonolith.hw.systolic_array import ROW_MODULE
 from phonolith.reports.liberty import Library, read_library
 from phonolith.reports.synthesis import MAPPING, synthesize, tool
@@ -25,7 +25,7 @@ LIBRARIES = ("sky130hd_tt.lib.gz", "ihp_sg13g2_typ_1p20V_25C.lib.gz")
 def compare(library: Library) -> dict:
     """Return um2 of our element, of the plain one, their ratio, and um2 of a row's sum, which its elements share."""
     config = MachineConfig().with_array("8x8")
-    row = list(synthesize(row_verilog(config), ROW_MODULE, library).instances())
+    row = list(synthesize(synthesized_row(config), ROW_MODULE, library).instances())
     shared = sum(part.logic_um2 for part in row if part.path == f"{ROW_MODULE}.sum")
     ours = (sum(part.logic_um2 for part in row) - shared) / config.columns
     plain = synthesize(PLAIN.read_text(), "plain_pe", library).logic_um2

@@ -156,13 +156,14 @@ class Semaphores(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         above_zero, too_high, too_low = Signal(isa.SEMAPHORES), Signal(isa.SEMAPHORES), Signal(isa.SEMAPHORES)
+        moving = Cat(*self.take, *self.give).any()
         for index in range(isa.SEMAPHORES):
             count = Signal(isa.SEMAPHORE_BITS, name=f"count_{index}")
             raised = sum(self.give[p] & self.signal_mask[p][index] for p in range(self.ports))
             lowered = sum(self.take[p] & self.wait_mask[p][index] for p in range(self.ports))
             following = Signal(signed(isa.SEMAPHORE_BITS + 2), name=f"following_{index}")
             m.d.comb += [
-                following.eq(count + raised - lowered),
+                following.eq(Mux(moving, count + raised - lowered, count)),     # still in most cycles
                 above_zero[index].eq(count != 0),
                 too_low[index].eq(following[-1]),
                 too_high[index].eq(~following[-1] & following[-2]),

@@ -86,7 +86,7 @@ def activation_lanes(m: Module, word, edge, activation) -> None:
     A step takes 1 << log2_lanes bytes from a place that is a multiple of as many.
     """
     with m.If(edge.product):
-        m.d.comb += activation.lanes[:ACTIVATION_BITS].eq(word.word_select(edge.byte, ACTIVATION_BITS))
+        m.d.comb += activation.lanes[:ACTIVATION_BITS].eq(select_byte(word, edge.byte))
         with m.If(edge.log2_lanes != 0):
             padded = Cat(word, Const(0, -len(word) % (ACTIVATION_BITS * LANES)))
             group = Signal(ACTIVATION_BITS * LANES, name="group")
@@ -118,5 +118,9 @@ def delayed(m: Module, source, name: str, reset_less: bool = False):
 
 
 def select_byte(word, index):
-    """Return byte ``index`` of ``word``."""
-    return word.word_select(index, WEIGHT_BITS)
+    """Return byte ``index`` of ``word``.
+
+    In two steps, because a simulator does not see that a byte lies within one of its own words of 32 bits.
+    """
+    padded = Cat(word, Const(0, -len(word) % 32))
+    return padded.word_select(index[2:], 32).word_select(index[:2], WEIGHT_BITS)

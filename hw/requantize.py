@@ -52,5 +52,5 @@ class Requantizer(wiring.Component):
         # With d = 2 * product >> shift, rounding half up is (d + 1) >> 1: one shifter and one adder, shift 0 included.
         doubled = Cat(Const(0, 1), product).as_signed()
         with m.If(self.enable[1]):
-            m.d.sync += y.eq(((doubled >> shift) + Cat(Const(1, 1), addend).as_signed()) >> 1)
+            m.d.sync += y.eq(((doubled >> shift) + Cat(Const(1, 1), addend).as_signed())[1:])
         return m

@@ -1,6 +1,6 @@
 """ROWOP: reciprocal and inverse square root of row registers, several rows at a time."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -237,7 +237,7 @@ class RowUnit(wiring.Component):
 
 def subtract(m, left, right) -> tuple[Signal, Signal]:
     """Return (``left - right`` or ``left``, whether it went)."""
-    difference = Signal(signed(REMAINDER_BITS + 1))
+    difference = Signal((left - right).shape())
     fits, rest = Signal(), Signal(REMAINDER_BITS)
     m.d.comb += [difference.eq(left - right), fits.eq(~difference[-1]), rest.eq(Mux(fits, difference, left))]
     return rest, fits

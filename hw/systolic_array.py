@@ -146,7 +146,7 @@ class SystolicArray(wiring.Component):
     config : MachineConfig
     twin : bool
         Elaborate the rows in place, for Amaranth's simulator. Otherwise each row is an instance of the Verilog module
-        ``phonolith_row``, whose text ``hw/row_verilog.py`` makes: text then grows with R + C instead of R * C.
+        ``phonolith_row``, whose text ``hw/array_verilog.py`` makes: text then grows with R + C instead of R * C.
 
     Members
     -------
@@ -176,29 +176,20 @@ class SystolicArray(wiring.Component):
         weights = self.weights.as_value()
         results, row_sums = [], []
         for r in range(self.config.rows):
-            m.submodules[f"row{r}"], row = self.make_row()
-            m.d.comb += [
-                row.activation.eq(self.activations[r]),
-                row.weights_in.eq(weights),
-            ]
+            m.submodules[f"row{r}"], row = self.make_row(m, self.activations[r], weights)
             weights = row.weights_out
             results.append(row.results)
             row_sums.append(row.row_sum)
         m.d.comb += [self.data.eq(Array(results)[self.row]), self.row_sum.eq(Array(row_sums)[self.row])]
         return m
 
-    def make_row(self):
+    def make_row(self, m, activation, weights):
         """Return one row as (submodule, its ports)."""
         if self.twin:
             row = Row(config=self.config)
+            m.d.comb += [row.activation.eq(activation), row.weights_in.eq(weights)]
             return row, row
         ports = RowSignature(self.config).create()
-        return row_instance(ports), ports
-
-
-def row_instance(ports) -> Instance:
-    """Return an instance of the Verilog row, connected to an interface of :class:`RowSignature`."""
-    return Instance(
-        ROW_MODULE, i_clk=ClockSignal(), i_activation=ports.activation.as_value(),
-        i_weights_in=ports.weights_in, o_weights_out=ports.weights_out, o_results=ports.results,
-        o_row_sum=ports.row_sum)
+        return Instance(
+            ROW_MODULE, i_clk=ClockSignal(), i_activation=activation.as_value(), i_weights_in=weights,
+            o_weights_out=ports.weights_out, o_results=ports.results, o_row_sum=ports.row_sum), ports

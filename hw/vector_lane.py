@@ -91,12 +91,12 @@ class VectorLane(wiring.Component):
             limited = self.limited(m, self.joined(m, requantizer.y))
             m.d.sync += result.eq(limited)
             m.d.comb += self.table_index.eq(limited)
-        with m.If(self.stages[5] & self.active):
-            with m.If(~self.control.table):
+        with m.Switch(Cat(self.stages[5] & self.active, self.control.table, self.control.table_signed)):
+            with m.Case("-01"):
                 m.d.comb += self.value.eq(result)
-            with m.Elif(self.control.table_signed):
+            with m.Case("111"):
                 m.d.comb += self.value.eq(sign_extend(self.table_entry, VALUE_BITS))
-            with m.Else():
+            with m.Case("011"):
                 m.d.comb += self.value.eq(self.table_entry)
         return m
 
@@ -167,13 +167,13 @@ class VectorLane(wiring.Component):
             with m.Case(0b01):
                 m.d.comb += total.eq(y)
         limited = Signal(signed(VALUE_BITS))
-        with m.Switch(Cat(self.control.saturate, self.control.nibble)):
+        with m.Switch(Cat(self.stages[4], self.control.saturate, self.control.nibble)):
             for mode, (low, high) in LIMITS.items():
-                with m.Case(mode):
+                with m.Case(f"0{mode.value:02b}1"):
                     m.d.comb += limited.eq(saturate(total, low, high))
-            with m.Case(isa.Saturate.NONE):
+            with m.Case(f"0{isa.Saturate.NONE.value:02b}1"):
                 m.d.comb += limited.eq(total)
-            with m.Default():
+            with m.Case("1--1"):
                 m.d.comb += limited.eq(saturate(total, *isa.NIBBLE_LIMITS))
         return limited
 

@@ -5,13 +5,18 @@ import re
 from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
+from phonolith.hw.array_verilog import with_array_forms
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.row_verilog import row_verilog
 
 TOP = "phonolith_top"
 WIRE = re.compile(r"^  (?:input|output|wire|reg) \[(\d+):0\] (\S+?) ?;$", re.M)
 SHIFT = re.compile(r"( assign (\\\$\d+) ) = (\w+) >> (\\\$\d+) ;")
 MEMORY_CONTENTS = re.compile(r"  initial begin\n(    \w+\[\d+\] = [^\n]*\n)+  end\n")
+NAME = r"(?:\\\S+ |\w+)"
+REPEATED_BIT = re.compile(rf"({NAME}\[\d+\])((?:, \1){{2,}})(?=,| \}})")
+REGISTER = re.compile(rf"  always @\(posedge (\w+)\)\n    ({NAME}) ?<= (\\\$\d+) ;\n")
+NEXT_VALUE = re.compile(r"  always @\* begin\n    if \(\S+ \) begin end\n    (\\\$\d+)  = ([^\n]*);\n"
+                        r"((?:    [^\n]*\n)*)  end\n")
 
 
 def generate(config: MachineConfig) -> str:
@@ -19,15 +24,57 @@ def generate(config: MachineConfig) -> str:
 
     Memories come without initial contents, as memory macros do: a program reads only what was written.
     """
-    top = verilog.convert(Accelerator(config=config), name=TOP, emit_src=False, strip_internal_attrs=True)
     header = f"// Phonolith, array {config.array}, {config.bus_bits}-bit AXI4, configuration {config.hash}\n"
-    modules = strip_memory_contents(top).split("endmodule\n")
-    return header + "endmodule\n".join(map(index_instead_of_shifting, modules)) + row_verilog(config)
+    return header + with_array_forms(plain(verilog.convert(
+        Accelerator(config=config), name=TOP, emit_src=False, strip_internal_attrs=True)), config)
+
+
+def plain(text: str) -> str:
+    """Write the modules of a circuit with less text, which simulators run faster, too."""
+    modules = strip_memory_contents(text).split("endmodule\n")
+    for step in (index_instead_of_shifting, join_registers, replicate_repeated_bits):
+        modules = map(step, modules)
+    return "endmodule\n".join(modules)
 
 
 def strip_memory_contents(text: str) -> str:
     """Remove the zeros that every memory starts with."""
     return MEMORY_CONTENTS.sub("", text)
+
+
+def join_registers(module: str) -> str:
+    """Write a register as one clocked block, not as one that takes its next value and one that says what this is.
+
+    Those whose next value is read elsewhere, too, stay.
+    """
+    registers = {match[3]: match for match in REGISTER.finditer(module)}
+    joined = set()
+
+    def clocked(match: re.Match) -> str:
+        following, first, changes = match.groups()
+        register = registers.get(following)
+        inside = changes.count(f"{following} ")
+        if register is None or module.count(f"{following} ") != inside + 3:   # declared, given a first value, taken
+            return match[0]
+        name = register[2]
+        start = "" if first.strip() == name.strip() else f"    {name} <= {first};\n"
+        assignment = re.compile(rf"^( +){re.escape(following)} +(\[[^\]]*\] )?= ", re.M)
+        changes, assigned = assignment.subn(lambda each: f"{each[1]}{name} {each[2] or ''}<= ", changes)
+        if assigned != inside:
+            return match[0]
+        joined.add(following)
+        return f"  always @(posedge {register[1]}) begin\n{start}{changes}  end\n"
+
+    module = NEXT_VALUE.sub(clocked, module)
+    for following in joined:
+        module = module.replace(registers[following][0], "")
+        module = re.sub(rf"^  reg (\[\d+:0\] )?{re.escape(following)} ;\n", "", module, flags=re.M)
+    return module
+
+
+def replicate_repeated_bits(module: str) -> str:
+    """Write ``{3{a[7]}}`` for ``a[7], a[7], a[7]``, as in the extension of a sign."""
+    return REPEATED_BIT.sub(lambda match: f"{{{1 + match[2].count(', ')}{{{match[1]}}}}}", module)
 
 
 def index_instead_of_shifting(module: str) -> str:

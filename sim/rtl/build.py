@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from phonolith.hw.array_verilog import SIMULATION
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.row_verilog import SIMULATION
 from phonolith.sim.rtl import signals
 from phonolith.sim.rtl.cache import BuildCache, default_folder
 from phonolith.sim.rtl.compile import SHARED_LIBRARY, CompileOptions

@@ -14,9 +14,9 @@ from pathlib import Path
 from amaranth.back import rtlil
 
 from phonolith.hw.accelerator import Accelerator
+from phonolith.hw.array_verilog import row_rtlil
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.row_verilog import row_rtlil
 from phonolith.hw.verilog import TOP
 from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder
 from phonolith.sim.rtl.run import RtlMachine

@@ -9,9 +9,9 @@ from amaranth.back import rtlil
 from phonolith.compiler.pipeline import compile_graph
 from phonolith.compiler.random_graphs import random_graph
 from phonolith.hw.accelerator import Accelerator
+from phonolith.hw.array_verilog import synthesized_row
 from phonolith.hw.config import ENVIRONMENT_FIELDS, MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.hw.row_verilog import row_verilog
 from phonolith.hw.verilog import TOP
 from phonolith.reports.area import builtin_area
 from phonolith.reports.simulation import costs
@@ -59,7 +59,7 @@ def structure():
     def text(config: MachineConfig) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(MachineConfig, "hash", "0" * 16)
-            return rtlil.convert(Accelerator(config=config), name=TOP, emit_src=False) + row_verilog(config)
+            return rtlil.convert(Accelerator(config=config), name=TOP, emit_src=False) + synthesized_row(config)
 
     return text
 

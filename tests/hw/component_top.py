@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.activation_writes import ActivationWrites
 from phonolith.hw.array_engine import ArrayEngine, TileWalk
+from phonolith.hw.array_verilog import SIMULATION, with_array_forms
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.dispatch import Dispatcher, Semaphores
 from phonolith.hw.fetch import Fetch
@@ -24,7 +25,6 @@ from phonolith.hw.registers import Registers
 from phonolith.hw.requantize import Requantizer
 from phonolith.hw.row_registers import RowReduction, RowRegisters
 from phonolith.hw.row_unit import RowUnit, SerialUnit
-from phonolith.hw.row_verilog import simulated_row, synthesized_row
 from phonolith.hw.scratchpad import Scratchpad
 from phonolith.hw.segments import BURST_BITS, BeatWalker, BurstSplitter, LoopWalker, Records, log2_bytes
 from phonolith.hw.sequencer import Sequencer
@@ -36,7 +36,7 @@ from phonolith.hw.unpacker import Unpacker
 from phonolith.hw.vector_engine import VectorEngine
 from phonolith.hw.vector_issue import RowAddress, VectorIssue
 from phonolith.hw.vector_lane import VectorLane
-from phonolith.hw.verilog import index_instead_of_shifting, strip_memory_contents
+from phonolith.hw.verilog import plain
 
 MEMORIES = {"activation_sram_bytes": 4096, "weight_sram_bytes": 4096, "scratchpad_bytes": 640, "parameter_bytes": 640}
 # By the name of the Verilog's top. Rows are no power of two times columns. A word of the first machine (9 bytes, one
@@ -108,10 +108,8 @@ class ComponentTop(wiring.Component):
 def generate(top: str) -> str:
     """Return the Verilog of all components for one machine of ``MACHINES``, in the form that the accelerator's has.
 
-    The first machine's rows are those that simulate faster, the others' those that are synthesized.
+    The first machine's arrays are those that simulate faster, the others' those that are synthesized.
     """
     text = verilog.convert(ComponentTop(top), name=top, emit_src=False, strip_internal_attrs=True)
-    modules = strip_memory_contents(text).split("endmodule\n")
-    config, fast = MACHINES[top], top == next(iter(MACHINES))
-    row = simulated_row(config.columns) if fast else synthesized_row(config)
-    return "endmodule\n".join(map(index_instead_of_shifting, modules)) + row
+    choice = f"`define {SIMULATION}\n" if top == next(iter(MACHINES)) else ""
+    return choice + with_array_forms(plain(text), MACHINES[top])

@@ -2,8 +2,8 @@
 
 from amaranth.back import verilog
 
+from phonolith.hw.array_verilog import synthesized_row
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.row_verilog import row_verilog
 from phonolith.hw.systolic_array import ROW_MODULE, SystolicArray
 
 
@@ -17,7 +17,7 @@ def test_text_grows_with_rows_plus_columns():
         config = machine(rows, columns)
         array = verilog.convert(SystolicArray(config=config), name="array", emit_src=False)
         assert array.count(f"{ROW_MODULE} ") == rows
-        return len(array) + len(row_verilog(config))
+        return len(array) + len(synthesized_row(config))
 
     small, large = size(8, 8), size(24, 24)
     assert large < 4 * small

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from phonolith.hw.array_verilog import SIMULATION
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.row_verilog import SIMULATION
-from phonolith.hw.verilog import TOP, index_instead_of_shifting
+from phonolith.hw.verilog import TOP, index_instead_of_shifting, join_registers, replicate_repeated_bits
 from phonolith.sim.rtl.source import verilog_text
 from phonolith.sim.rtl.toolchain import find_toolchain
 
@@ -74,3 +74,43 @@ def test_taking_bits_by_a_shift_becomes_an_index(index_bits, index):
     whole = "  assign \\$2  = word >> \\$9 ;\n  assign \\$3  = { word, 8'h00 } >> \\$9 ;\n"
     assert index_instead_of_shifting(declared + taken + whole) == \
         declared + f"  assign \\$1  = word[{index} +: 8];\n" + whole
+
+
+REGISTER_APART = """module m(clk, enable, d, q);
+  reg [7:0] \\$1 ;
+  reg [7:0] q = 8'h00;
+  always @(posedge clk)
+    q <= \\$1 ;
+  always @* begin
+    if (\\$trigger ) begin end
+    \\$1  = q;
+    if (enable) begin
+      \\$1  = d;
+      \\$1 [3:0] = 4'h0;
+    end
+  end
+"""
+REGISTER_JOINED = """module m(clk, enable, d, q);
+  reg [7:0] q = 8'h00;
+  always @(posedge clk) begin
+    if (enable) begin
+      q <= d;
+      q [3:0] <= 4'h0;
+    end
+  end
+"""
+
+
+def test_a_register_is_one_clocked_block():
+    assert join_registers(REGISTER_APART) == REGISTER_JOINED
+    other = REGISTER_APART.replace("\\$1  = q;", "\\$1  = d;")
+    start = "begin\n    if"
+    assert join_registers(other) == REGISTER_JOINED.replace(start, "begin\n    q <= d;\n    if")
+    read_elsewhere = REGISTER_APART + "  assign y = \\$1 ;\n"
+    assert join_registers(read_elsewhere) == read_elsewhere
+
+
+def test_repeated_bits_are_replicated():
+    assert replicate_repeated_bits("a = { b[7], b[7], b[7], b };") == "a = { {3{b[7]}}, b };"
+    assert replicate_repeated_bits("a = { \\$1 [7], \\$1 [7], \\$1 [7] };") == "a = { {3{\\$1 [7]}} };"
+    assert replicate_repeated_bits("a = { b[7], b[7], b };") == "a = { b[7], b[7], b };"
