@@ -163,7 +163,7 @@ class Semaphores(wiring.Component):
             lowered = sum(self.take[p] & self.wait_mask[p][index] for p in range(self.ports))
             following = Signal(signed(isa.SEMAPHORE_BITS + 2), name=f"following_{index}")
             m.d.comb += [
-                following.eq(Mux(moving, count + raised - lowered, count)),     # still in most cycles
+                following.eq(Mux(moving, count + raised - lowered, count)),     # none moves in most cycles
                 above_zero[index].eq(count != 0),
                 too_low[index].eq(following[-1]),
                 too_high[index].eq(~following[-1] & following[-2]),

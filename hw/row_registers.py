@@ -64,6 +64,7 @@ class RowReduction(wiring.Component):
         """Load a register with the sum of ``summands`` or the largest of ``keys``."""
         with m.Switch(self.reduce):
             with m.Case(isa.Reduce.SUM):
+                # As wide as the register: what is extended is used twice, and simulators then compute it always.
                 m.d.sync += register.eq(sum(summands, Const(0, signed(isa.ROW_BITS)))[:isa.ROW_BITS])
             with m.Case(isa.Reduce.MAX, isa.Reduce.ARGMAX):
                 m.d.sync += register.eq(maximum(m, keys))

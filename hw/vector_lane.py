@@ -91,6 +91,8 @@ class VectorLane(wiring.Component):
             limited = self.limited(m, self.joined(m, requantizer.y))
             m.d.sync += result.eq(limited)
             m.d.comb += self.table_index.eq(limited)
+        # Here and below, one case statement with the stage in it: Verilator skips an empty stage instead of masking what
+        # comes of it.
         with m.Switch(Cat(self.stages[5] & self.active, self.control.table, self.control.table_signed)):
             with m.Case("-01"):
                 m.d.comb += self.value.eq(result)
@@ -160,7 +162,6 @@ class VectorLane(wiring.Component):
     def limited(self, m, y) -> Signal:
         """Step 4 (residual) and step 5: the sum within its range."""
         total = Signal(y.shape())
-        # One case statement, the stage included: Verilator then skips an empty stage instead of masking its result.
         with m.Switch(Cat(self.stages[4], self.control.residual)):
             with m.Case(0b11):
                 m.d.comb += total.eq(saturate(y, *LIMITS[isa.Saturate.INT16]) + self.residual)
