@@ -91,8 +91,8 @@ class VectorLane(wiring.Component):
             limited = self.limited(m, self.joined(m, requantizer.y))
             m.d.sync += result.eq(limited)
             m.d.comb += self.table_index.eq(limited)
-        # Here and below, one case statement with the stage in it: Verilator skips an empty stage instead of masking what
-        # comes of it.
+        # Here and below, one case statement with the stage in it: Verilator skips an empty stage instead of masking its
+        # result.
         with m.Switch(Cat(self.stages[5] & self.active, self.control.table, self.control.table_signed)):
             with m.Case("-01"):
                 m.d.comb += self.value.eq(result)
