@@ -82,7 +82,7 @@ USED = """
 """
 # What part 1 takes for the products; a wrong one where narrow weights are not the column's.
 USED_WIDE = "used[32*(C*r + c) +: 32]"
-USED_NARROW = ("(bytes[c] == weights_in[r][8*c +: 8] ? used[32*(C*r + c) +: 32] : ~used[32*(C*r + c) +: 32])")
+USED_NARROW = "(bytes[c] == weights_in[r][8*c +: 8] ? used[32*(C*r + c) +: 32] : ~used[32*(C*r + c) +: 32])"
 SIGNED_WEIGHT = "{{24{weight[7]}}, weight}"
 PRODUCTS = """
 module products #(parameter C = 1) (input [32*C-1:0] operands, input [64*C-1:0] lanes, input [2*C-1:0] widths,
