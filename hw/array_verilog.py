@@ -26,8 +26,8 @@ write_verilog -norename -noattr
 """
 # One clocked block, whose loop over the rows stays a loop: instructions that run once per cycle cost more to fetch than
 # to execute, so all rows should share them. Within a row, the columns' marks lie in one vector: most cycles have none.
-# What lane 0 holds is kept as words with their sign, which are multiplied as they are while all weights have 8 bits;
-# these are taken as bytes plus 128. Narrow weights take a loop over columns; four sums of their products lie in one word of 64 bits, each with an
+# What lane 0 holds is kept as words with their sign, which compilers multiply side by side while all weights have 8
+# bits. Narrow weights take a loop over columns; four sums of their products lie in one word of 64 bits, each with an
 # offset that keeps it positive. Nothing but weights moves where no column holds an activation. Blocking assignments are
 # of registers that nothing else reads, each behind its last use; they save the simulator a copy. Equality is proved in
 # tests/hw/test_array_forms.py.
