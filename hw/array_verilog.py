@@ -26,11 +26,11 @@ write_verilog -norename -noattr
 """
 # One clocked block, whose loop over the rows stays a loop: instructions that run once per cycle cost more to fetch than
 # to execute, so all rows should share them. Within a row, the columns' marks lie in one vector: most cycles have none.
-# What lane 0 holds is kept as words with their sign, which compilers multiply side by side while all weights have 8
-# bits. Narrow weights take a loop over columns; four sums of their products lie in one word of 64 bits, each with an
-# offset that keeps it positive. Nothing but weights moves where no column holds an activation. Blocking assignments are
-# of registers that nothing else reads, each behind its last use; they save the simulator a copy. Equality is proved in
-# tests/hw/test_array_forms.py.
+# What lane 0 holds is kept as words with their sign, ready to multiply. Weights of 8 bits are taken all at once, plus
+# 128, which the products take off again. Narrow weights take a loop over columns, where four sums of their products lie
+# in one word of 64 bits, each with an offset that keeps it positive. Nothing but weights moves where no column holds an
+# activation. Blocking assignments are of registers that nothing else reads, each behind its last use; they save the
+# simulator a copy. Equality is proved in tests/hw/test_array_forms.py.
 SIMULATION_FORM = """
 /* verilator lint_off BLKSEQ */
 module {name} ({edges}, weights, row, data, row_sum, clk);  /* verilator no_inline_module */

@@ -65,6 +65,8 @@ class LoadEngine(wiring.Component):
     error : Out(1), error_number : Out(8)
         A beat with a response other than OKAY is accepted in this cycle; the instruction whose beat is next: how many
         were accepted before it (modulo 2^8).
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -75,7 +77,7 @@ class LoadEngine(wiring.Component):
             "axi": Out(AxiReadSignature(config)),
             "write": Out(stream.Signature(write_layout(config))),
             "early": Out(1), "early_mask": Out(SEMAPHORES), "chain": Out(ChainSignature()),
-            "error": Out(1), "error_number": Out(NUMBER_BITS),
+            "error": Out(1), "error_number": Out(NUMBER_BITS), "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -105,7 +107,9 @@ class LoadEngine(wiring.Component):
         m.d.comb += [self.early.eq(placer.early), self.early_mask.eq(placer.early_mask)]
         self.connect_addresses(m, bursts.o)
         self.connect_data(m, beats.o, packer.i)
-        self.report(m, beats.o, placer.done)
+        self.report(m, beats.o, placer.done, [
+            requests.o.valid, bursts.o.valid, walks.busy, segments.o.valid, beats.o.valid, packer.busy, placements.busy,
+            placer.busy])
         return m
 
     def accept(self, m: Module, targets: tuple) -> None:
@@ -166,10 +170,11 @@ class LoadEngine(wiring.Component):
         with m.If(beats.valid & beats.ready & beats.payload.last):
             m.d.sync += self.error_number.eq(self.error_number + 1)
 
-    def report(self, m: Module, beats, done) -> None:
+    def report(self, m: Module, beats, done, busy: list) -> None:
         """Derive the status of this cycle."""
         accepted = self.instruction.valid & self.instruction.ready
         in_progress = count_in_flight(m, QUEUED + 1, accepted, done, "in_progress")
+        m.d.comb += self.clock_enable.eq(self.instruction.valid | Cat(busy).any())
         waiting = beats.valid & ~beats.payload.null & ~self.axi.rvalid
         blocked = self.write.valid & ~self.write.ready
         m.d.comb += [

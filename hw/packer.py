@@ -35,13 +35,16 @@ class Packer(wiring.Component):
     i : In(stream)
         ``data`` (``dma_bytes``) and ``beat`` (beat_layout).
     o : Out(stream of unit_layout)
+    busy : Out(1)
+        A beat or a unit is on its way; not the start of a unit.
     """
 
     def __init__(self, *, config: MachineConfig):
         self.config = config
         beat = beat_layout(config.dma_bytes, config.bus_bytes)
         step = data.StructLayout({"data": 8 * config.dma_bytes, "beat": beat})
-        super().__init__({"i": In(stream.Signature(step)), "o": Out(stream.Signature(unit_layout(config)))})
+        super().__init__({"i": In(stream.Signature(step)), "o": Out(stream.Signature(unit_layout(config))),
+                          "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -77,6 +80,7 @@ class Packer(wiring.Component):
         m.d.comb += [
             merged.eq(old | (Cat(Const(0, 8 * word), aligned) >> Cat(Const(0, 3), room))),
             take.eq(aligned_valid & free & ~(flush & emits)),
+            self.busy.eq(aligned_valid | flush | self.o.valid),
         ]
         o = self.o.payload
         with m.If(free):

@@ -44,6 +44,8 @@ class Placer(wiring.Component):
         An instruction begins, all before it are done: raise these semaphores.
     chain : Out(ChainSignature)
         Of the instruction whose units come now; a word that ``o`` accepts can be read from the next cycle on.
+    busy : Out(1)
+        An instruction is in progress.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -54,6 +56,7 @@ class Placer(wiring.Component):
             "o": Out(stream.Signature(write_layout(config))),
             "done": Out(1),
             "early": Out(1), "early_mask": Out(SEMAPHORES), "chain": Out(ChainSignature()),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform):
@@ -81,6 +84,7 @@ class Placer(wiring.Component):
             accept.eq(unit.valid & unit.ready),
             self.done.eq(accept & unit.payload.last),
             self.i_placement.ready.eq(~self.active | self.done),
+            self.busy.eq(self.active | self.early),
         ]
         self.report_chain(m)
         with m.If(accept):

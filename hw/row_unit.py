@@ -63,6 +63,8 @@ class SerialUnit(wiring.Component):
         Stable while working.
     done : Out(1)
         ``result`` is valid, in this cycle.
+    busy : Out(1)
+        Working, or done.
     row, result : Out
         Row register and row factor, packed like FACTOR.
     """
@@ -70,17 +72,19 @@ class SerialUnit(wiring.Component):
     def __init__(self, *, config: MachineConfig):
         super().__init__({
             "load": In(1), "operand": In(operand_layout(config)), "function": In(1), "numerator": In(QUOTIENT_BITS),
-            "done": Out(1), "row": Out(range(config.rows)), "result": Out(isa.ROW_BITS),
+            "done": Out(1), "busy": Out(1), "row": Out(range(config.rows)), "result": Out(isa.ROW_BITS),
         })
 
     def elaborate(self, platform):
         m = Module()
-        rooting, dividing, done = Signal(), Signal(), Signal()
+        rooting = Signal()
+        dividing = Signal()
+        done = Signal()
         count = Signal(range(ROOT_CYCLES), reset_less=True)
         operand = Signal.like(self.operand, reset_less=True)    # value: radicand, then divisor
         remainder = Signal(REMAINDER_BITS, reset_less=True)
         result = Signal(ROOT_BITS, reset_less=True)             # root, then quotient
-        m.d.comb += [self.done.eq(done), self.row.eq(operand.row),
+        m.d.comb += [self.done.eq(done), self.busy.eq(rooting | dividing | done), self.row.eq(operand.row),
                      self.result.eq(Cat(result[:isa.MULTIPLIER_BITS], operand.shift))]
         m.d.sync += done.eq(dividing & (count == 0))
         with m.If(rooting):
@@ -132,7 +136,7 @@ class RowUnit(wiring.Component):
     """Computes ROWOP for rows 0 .. min(rows, R) - 1.
 
     One row per cycle is read, normalised (one shared shifter) and handed to the next serial unit; all units start
-    over together when the first is free again. Latency: :func:`row_cycles`, from ``start`` to ``done``.
+    over together when the first is free again. Latency: :func:`row_cycles`, from the start to ``done``.
 
     Parameters
     ----------
@@ -140,8 +144,8 @@ class RowUnit(wiring.Component):
 
     Members
     -------
-    start : In(1)
-        Begin in the next cycle; the other inputs are stable from then to ``done``.
+    valid, ready : In(1)
+        Both high: start, in the next cycle; the other inputs are stable from then to ``done``.
     function : In(1), rows : In(16), epsilon : In(32), factor : In(packed_layout(ROWOP_FACTOR))
         Of the instruction.
     read_row : Out, value : In(48)
@@ -149,22 +153,25 @@ class RowUnit(wiring.Component):
     write : Out(1), write_row : Out, result : Out(48)
         Destination row register.
     done : Out(1)
-        The last result is written in this cycle; with ``rows`` 0, the cycle after ``start``.
+        The last result is written in this cycle; with ``rows`` 0, the cycle after the start.
+    busy, clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self, *, config: MachineConfig):
         self.config = config
         super().__init__({
-            "start": In(1), "function": In(1), "rows": In(ROW_COUNT_BITS), "epsilon": In(32),
+            "valid": In(1), "ready": In(1), "function": In(1), "rows": In(ROW_COUNT_BITS), "epsilon": In(32),
             "factor": In(packed_layout(isa.ROWOP_FACTOR)), "read_row": Out(range(config.rows)),
             "value": In(isa.ROW_BITS), "write": Out(1), "write_row": Out(range(config.rows)),
-            "result": Out(isa.ROW_BITS), "done": Out(1),
+            "result": Out(isa.ROW_BITS), "done": Out(1), "busy": Out(1), "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         units = unit_count(self.config)
-        reading, normalising = Signal(), Signal()
+        reading = Signal()
+        normalising = Signal()
         phase = Signal(range(self.period(isa.RowFunction.INVERSE_SQRT)), reset_less=True)
         row = Signal(range(self.config.rows), reset_less=True)
         operand = Signal(operand_layout(self.config), reset_less=True)
@@ -173,7 +180,7 @@ class RowUnit(wiring.Component):
         issue = reading & ~empty & (phase < units)
         m.d.comb += [self.read_row.eq(row), self.done.eq(empty | (self.write & self.is_last(self.write_row)))]
         m.d.sync += normalising.eq(issue)
-        with m.If(self.start):
+        with m.If(self.valid & self.ready):
             m.d.sync += [reading.eq(1), phase.eq(0), row.eq(0)]
         with m.Elif(reading):
             m.d.sync += phase.eq(Mux(phase == self.last_phase(), 0, phase + 1))
@@ -185,7 +192,9 @@ class RowUnit(wiring.Component):
         normalised = Signal.like(operand)
         with m.If(normalising):
             self.normalise(m, operand, normalised)
-        self.connect_units(m, normalising, unit, normalised)
+        units = self.connect_units(m, normalising, unit, normalised)
+        m.d.comb += [self.busy.eq(reading | normalising | Cat(unit.busy for unit in units).any()),
+                     self.clock_enable.eq(self.busy | self.valid)]
         return m
 
     def is_last(self, row):
@@ -225,14 +234,16 @@ class RowUnit(wiring.Component):
             normalised.row.eq(operand.row),
         ]
 
-    def connect_units(self, m, load, selected, normalised):
-        """Hand the operand to the selected unit and write the result of the one that is done."""
-        for index in range(unit_count(self.config)):
-            m.submodules[f"unit_{index}"] = unit = SerialUnit(config=self.config)
+    def connect_units(self, m, load, selected, normalised) -> list[SerialUnit]:
+        """Build the units, hand the operand to the selected one and write the result of the one that is done."""
+        units = [SerialUnit(config=self.config) for _ in range(unit_count(self.config))]
+        for index, unit in enumerate(units):
+            m.submodules[f"unit_{index}"] = unit
             m.d.comb += [unit.load.eq(load & (selected == index)), unit.operand.eq(normalised),
                          unit.function.eq(self.function), unit.numerator.eq(self.factor.numerator)]
             with m.If(unit.done):
                 m.d.comb += [self.write.eq(1), self.write_row.eq(unit.row), self.result.eq(unit.result)]
+        return units
 
 
 def subtract(m, left, right) -> tuple[Signal, Signal]:

@@ -258,12 +258,14 @@ class Records(wiring.Component):
     -------
     i : In(stream of shape)
     o : Out(stream of shape)
+    busy : Out(1)
+        Not empty.
     """
 
     def __init__(self, *, shape: data.Layout, depth: int):
         self.shape = shape
         self.depth = depth
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -275,6 +277,7 @@ class Records(wiring.Component):
             self.o.payload.eq(fifo.r_data),
             self.o.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.o.ready),
+            self.busy.eq(fifo.r_level != 0),
         ]
         return m
 

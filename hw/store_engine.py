@@ -59,6 +59,8 @@ class StoreEngine(wiring.Component):
     error : Out(1), error_number : Out(8)
         A response other than OKAY arrives in this cycle; the instruction whose response is next: how many were
         accepted before it (modulo 2^8).
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -70,7 +72,7 @@ class StoreEngine(wiring.Component):
             "read": Out(BankReadSignature(8 * config.scratch_word_bytes)),
             "read_ready": In(1),
             "idle": Out(1),
-            "error": Out(1), "error_number": Out(NUMBER_BITS),
+            "error": Out(1), "error_number": Out(NUMBER_BITS), "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -97,7 +99,8 @@ class StoreEngine(wiring.Component):
         self.connect_addresses(m, bursts.o, unpacker)
         self.connect_data(m, unpacker)
         self.number_bursts(m, requests.o)
-        self.report(m, beats.o, unpacker)
+        self.report(m, beats.o, unpacker, [
+            requests.o.valid, bursts.o.valid, walks.busy, segments.o.valid, beats.o.valid, rows.busy, unpacker.busy])
         return m
 
     def accept(self, m: Module, targets: tuple, done_fence) -> None:
@@ -174,7 +177,7 @@ class StoreEngine(wiring.Component):
             self.error.eq(axi.bvalid & (axi.bresp != 0)),
         ]
 
-    def report(self, m: Module, beats, unpacker: Unpacker) -> None:
+    def report(self, m: Module, beats, unpacker: Unpacker, parts: list) -> None:
         """Derive the status of this cycle."""
         accepted = self.instruction.valid & self.instruction.ready
         in_progress = count_in_flight(m, QUEUED + 1, accepted, unpacker.done, "in_progress")
@@ -188,4 +191,5 @@ class StoreEngine(wiring.Component):
             self.status.stalled_port.eq(blocked),
             self.status.stalled_dram.eq(busy & ~blocked & (unannounced | held | unpacker.fencing)),
             self.idle.eq(~busy & unpacker.settled),
+            self.clock_enable.eq(self.instruction.valid | self.axi.bvalid | Cat(parts).any()),
         ]

@@ -52,6 +52,8 @@ class Unpacker(wiring.Component):
         An instruction (a fence) completes.
     fencing : Out(1)
         A fence waits for responses.
+    busy : Out(1)
+        An instruction or a beat is in progress.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -68,6 +70,7 @@ class Unpacker(wiring.Component):
             "done": Out(1),
             "done_fence": Out(1),
             "fencing": Out(1),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform):
@@ -98,6 +101,7 @@ class Unpacker(wiring.Component):
             fire.eq(usable & (self.read_ready | ~needs_word)),
             self.i.ready.eq(fire | (beat.null & self.active & ~self.fencing)),
             self.taken.eq(fire & beat.burst_last),
+            self.busy.eq(self.active | slot_valid | self.o.valid | self.fencing),
         ]
         self.follow_rows(m, fire, fire & needs_word)
         self.follow_instructions(m)

@@ -82,6 +82,8 @@ class VectorEngine(wiring.Component):
         Always accepted.
     table_write : In(stream(table_write_layout))
         Takes WB cycles per transfer, one byte each.
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`; low while the next row waits for the drain, too.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -100,6 +102,7 @@ class VectorEngine(wiring.Component):
             "activation_write": Out(WriteSignature(8 * word_bytes, word_bytes // columns)),
             "activation_bank": Out(range(config.rows)),
             "table_write": In(stream.Signature(table_write_layout(config))),
+            "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -126,7 +129,7 @@ class VectorEngine(wiring.Component):
 
         Rows leave after the write stage unless they are reduced, and before it unless they belong to the last block.
         """
-        held = Signal(REDUCE_STAGE)
+        self.held = held = Signal(REDUCE_STAGE, name="held")
         stages = Cat(issue.valid, held)
         m.d.sync += held.eq(stages)
         with m.If(control.reduce == isa.Reduce.NONE):
@@ -182,6 +185,7 @@ class VectorEngine(wiring.Component):
         """Take the next instruction when there is none, in the last cycle of the previous one, or right behind it."""
         vector, row = self.instruction_vector, self.instruction_row
         pending = Signal(range(WRITE_STAGE + 2))    # instructions whose last row is not written
+        starts = row.valid & row.ready
         columns, is_vector = Signal(32, reset_less=True), Signal(reset_less=True)
         ready, chained = Signal(), Signal()
         m.d.comb += [
@@ -194,13 +198,16 @@ class VectorEngine(wiring.Component):
             issue.operands.eq(vector.payload),
             issue.control.eq(control),
             issue.chained.eq(chained),
-            row_unit.start.eq(row.valid & ready),
+            row_unit.valid.eq(row.valid),
+            row_unit.ready.eq(row.ready),
+            self.clock_enable.eq(self.held.any() | issue.busy | row_unit.busy | self.table_write.valid
+                                 | (((pending == 0) | ~issue.running) & (vector.valid | row.valid))),
         ]
-        m.d.sync += pending.eq(pending + (issue.load | row_unit.start) - self.status.done)
+        m.d.sync += pending.eq(pending + (issue.load | starts) - self.status.done)
         with m.If(issue.load):
             m.d.sync += [control.eq(vector.payload.control), factor.eq(vector.payload.factor),
                          columns.eq(vector.payload.columns), is_vector.eq(1)]
-        with m.If(row_unit.start):
+        with m.If(starts):
             m.d.sync += is_vector.eq(0)
 
     def follows(self, control, factor, columns):
@@ -330,7 +337,7 @@ class VectorEngine(wiring.Component):
         held = Signal(operands_layout(isa.BY_MNEMONIC["ROWOP"]), reset_less=True)
         control = data.View(packed_layout(isa.ROWOP_CONTROL), held.control[:5])
         working = Signal()
-        with m.If(row_unit.start):
+        with m.If(row_unit.valid & row_unit.ready):
             m.d.sync += [held.eq(self.instruction_row.payload), working.eq(1)]
         with m.Elif(row_unit.done):
             m.d.sync += working.eq(0)

@@ -104,6 +104,10 @@ class VectorIssue(wiring.Component):
         Lanes that exist in the last chunk, from the cycle after its first row entered on.
     empty : Out(1)
         The instruction taken in the cycle before has no rows or no columns.
+    busy : Out(1)
+        A row enters, or ``empty``.
+    running : Out(1)
+        Rows are left to issue.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -114,13 +118,13 @@ class VectorIssue(wiring.Component):
             "drain_soon": Out(1), "chained": In(1), "free": Out(1),
             "valid": Out(1), "waiting": Out(1), "beat": Out(beat_layout(config)), "chunk_start": Out(1),
             "source": Out(ADDRESS_BITS), "parameter": Out(ADDRESS_BITS), "tail_mask": Out(config.columns),
-            "empty": Out(1),
+            "empty": Out(1), "busy": Out(1), "running": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         held = Signal(operands_layout(isa.BY_MNEMONIC["VECTOR"]), reset_less=True)
-        running = Signal()
+        running = self.running
         rows_left = Signal(ADDRESS_BITS, reset_less=True)
         columns_left = Signal(ADDRESS_BITS, reset_less=True)
         chunk = Signal(ADDRESS_BITS, reset_less=True)
@@ -138,6 +142,7 @@ class VectorIssue(wiring.Component):
         empty = (self.operands.rows[:ADDRESS_BITS] == 0) | (self.operands.columns[:ADDRESS_BITS] == 0)
         from_drain = self.control.source == isa.Source.DRAIN
         m.d.comb += [
+            self.busy.eq(running & ~(from_drain & (row == 0) & ~self.drain_valid) | self.empty),
             self.waiting.eq(running & from_drain & (row == 0) & ~self.drain_valid),
             self.valid.eq(running & ~self.waiting),
             self.drain_start.eq(self.valid & from_drain & (row == 0)),

@@ -6,6 +6,7 @@ from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
 from phonolith.hw.array_verilog import with_array_forms
+from phonolith.hw.clock_enable import with_clock_enables
 from phonolith.hw.config import MachineConfig
 
 TOP = "phonolith_top"
@@ -25,8 +26,8 @@ def generate(config: MachineConfig) -> str:
     Memories come without initial contents, as memory macros do: a program reads only what was written.
     """
     header = f"// Phonolith, array {config.array}, {config.bus_bits}-bit AXI4, configuration {config.hash}\n"
-    return header + with_array_forms(plain(verilog.convert(
-        Accelerator(config=config), name=TOP, emit_src=False, strip_internal_attrs=True)), config)
+    text = plain(verilog.convert(Accelerator(config=config), name=TOP, emit_src=False, strip_internal_attrs=True))
+    return header + with_array_forms(with_clock_enables(text, TOP), config)
 
 
 def plain(text: str) -> str:

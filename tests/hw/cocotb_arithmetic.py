@@ -95,9 +95,10 @@ async def serial_unit(dut):
 
 async def run_rows(ctx: Context, count: int, values: list[int]) -> tuple[dict[int, int], int]:
     """Run one ROWOP whose other inputs are set; return what it writes and how many cycles it takes."""
-    await ctx.drive(start=1)
-    await ctx.tick()
-    await ctx.drive(start=0, rows=count)
+    for ready in (0, 1):
+        await ctx.drive(valid=1, ready=ready)
+        await ctx.tick()
+    await ctx.drive(valid=0, rows=count)
     written, cycles, done = {}, 0, 0
     while not done:
         row, = ctx.read("read_row")

@@ -36,9 +36,10 @@ def compute(config: MachineConfig, jobs: list) -> list:
 
     async def run(ctx):
         for function, values, epsilon, numerator, shift in jobs:
-            ctx.set(dut.start, 1)
+            ctx.set(dut.valid, 1)
+            ctx.set(dut.ready, 1)
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(dut.valid, 0)
             ctx.set(dut.function, function)
             ctx.set(dut.rows, len(values))
             ctx.set(dut.epsilon, epsilon)
