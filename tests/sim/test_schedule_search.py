@@ -8,7 +8,7 @@ from itertools import accumulate, islice
 import numpy as np
 import pytest
 
-from phonolith.compiler.lower import product
+from phonolith.compiler.lower import product_schedule
 from phonolith.compiler.plan import Costs, Plan, column_room, plan_product, step_words, timed
 from phonolith.compiler.tile import Action, Order, ProductSize, Traversal, grouped
 from phonolith.compiler.views import Block
@@ -83,7 +83,7 @@ def random_order(size: ProductSize, config: MachineConfig, rng: np.random.Genera
                       costs) > config.scratch_bank_depth:
         return None
     stationary, streamed = (rows, columns) if rows_stay else (columns, rows)
-    rooms = {True: config.activation_depth // costs.words, False: column_room(size, config)}
+    rooms = {True: config.activation_depth // costs.row_words, False: column_room(size, costs, config)}
     room, stream_room = rooms[rows_stay], rooms[not rows_stay]
     group_room, total = int(rng.integers(room // 2, room + 1)), sum(map(costs.tiles, streamed))
     largest = max(map(costs.tiles, streamed))
@@ -121,7 +121,7 @@ def run(shape: tuple, plan: Plan | None, monkeypatch) -> tuple[int, list[Product
         sizes.append(size)
         return plan or plan_product(size, config)
 
-    monkeypatch.setattr(product, "plan_product", chosen)
+    monkeypatch.setattr(product_schedule, "plan_product", chosen)
     result = bench_gemm(m, k, n, MachineConfig(dram_latency=latency), transpose_b=transpose_b)
     assert result["bit_exact"]
     return result["cycles"], sizes
