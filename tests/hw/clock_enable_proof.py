@@ -54,8 +54,7 @@ def combinational(verilog: Path) -> dict:
             module.remove(cell)
             module.connect(data, ys.SigSpec(read))
     module.fixup_ports()
-    run(design, "opt_clean -purge", "expose -dff -evert-dff", "opt_clean -purge",
-        "write_json engine.json")
+    run(design, "opt_clean -purge", "expose -dff -evert-dff", "opt_clean -purge", "write_json engine.json")
     engine = json.loads(Path("engine.json").read_text())["modules"]["engine"]
     left = {cell["type"] for cell in engine["cells"].values() if re.search("dff|mem|latch", cell["type"])}
     if left:

@@ -63,8 +63,8 @@ def test_a_thousand_programs_agree_and_cover_everything(array):
     result = verify_random("program", 1000, config, seed=0)
     assert (result["failed"], result["first_difference"]) == (0, None)
     never = [name for group in result["coverage"].values() for name, count in group.items() if not count]
-    lanes = {bits: 8 // bits for bits in isa.WEIGHT_WIDTHS}    # weights of a byte: a word holds them all, or cannot
-    assert never == [f"MATMUL.{bits}_bits" for bits in lanes if config.word_bytes % lanes[bits]]
+    # A width runs where words hold a multiple of the weights in a byte.
+    assert never == [f"MATMUL.{bits}_bits" for bits in isa.WEIGHT_WIDTHS if config.word_bytes % (8 // bits)]
 
 
 def test_a_seed_names_a_program():
