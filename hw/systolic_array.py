@@ -165,7 +165,7 @@ class SystolicArray(wiring.Component):
         self.twin = twin
         super().__init__({
             "activations": In(ActivationLayout()).array(config.rows),
-            "weights": In(data.ArrayLayout(WEIGHT_BITS, config.columns)),
+            "weights": In(WEIGHT_BITS).array(config.columns),
             "row": In(range(config.rows)),
             "data": Out(data.ArrayLayout(signed(ACCUMULATOR_BITS), config.columns)),
             "row_sum": Out(signed(ACCUMULATOR_BITS)),
@@ -173,7 +173,7 @@ class SystolicArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        weights = self.weights.as_value()
+        weights = Cat(*self.weights)
         results, row_sums = [], []
         for r in range(self.config.rows):
             m.submodules[f"row{r}"], row = self.make_row(m, self.activations[r], weights)
