@@ -30,6 +30,7 @@ MACROS = f"""\
 `define PHONOLITH_WHEN(enable)
 `endif
 """
+# A name in Verilog.
 NAME = r"(?:\\\S+ |\w+)"
 ASSIGN = re.compile(rf"^  assign ({NAME}) ?= ([^;]*);\n", re.M)
 PART = re.compile(rf"^  assign ({NAME}) ?\[", re.M)

@@ -6,14 +6,13 @@ from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
 from phonolith.hw.array_verilog import with_array_forms
-from phonolith.hw.clock_enable import with_clock_enables
+from phonolith.hw.clock_enable import NAME, with_clock_enables
 from phonolith.hw.config import MachineConfig
 
 TOP = "phonolith_top"
 WIRE = re.compile(r"^  (?:input|output|wire|reg) \[(\d+):0\] (\S+?) ?;$", re.M)
 SHIFT = re.compile(r"( assign (\\\$\d+) ) = (\w+) >> (\\\$\d+) ;")
 MEMORY_CONTENTS = re.compile(r"  initial begin\n(    \w+\[\d+\] = [^\n]*\n)+  end\n")
-NAME = r"(?:\\\S+ |\w+)"
 REPEATED_BIT = re.compile(rf"({NAME}\[\d+\])((?:, \1){{2,}})(?=,| \}})")
 REGISTER = re.compile(rf"  always @\(posedge (\w+)\)\n    ({NAME}) ?<= (\\\$\d+) ;\n")
 NEXT_VALUE = re.compile(r"  always @\* begin\n    if \(\S+ \) begin end\n    (\\\$\d+)  = ([^\n]*);\n"

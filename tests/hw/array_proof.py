@@ -26,7 +26,7 @@ WIDTHS = (8, 4, 2, 1)   # by log2_lanes
 # Numbers of 16 bits of a column, one for each lane of each width; the last is not used.
 NUMBERS = 256
 SUM = r"^ +product = (.*operands.*);$"
-PRODUCT = (r"operands\[r\]\[(\d+)\]\[c\] \* "
+PRODUCT = (r"operands\[r\]\[(\d+)\]\[([^\]]*)\] \* "
            r"(weight\[r\]\[c\]|\(+weight\[r\]\[c\] >> \d+\) & \d+\)(?: \^ \d+\) - \d+\))?)")
 # What both forms are compared with: operands and factors of a column by its activation (69 bits) and weight.
 MEANT = """
@@ -280,7 +280,7 @@ def products(simulated: str) -> str:
     sums = re.findall(SUM, simulated, re.MULTILINE)
     if len(sums) != len(WIDTHS):
         raise ValueError(f"{len(sums)} sums of products, not {len(WIDTHS)}")
-    numbers = r"operands[256*c + 16*\1 +: 16] * factors[256*c + 16*\1 +: 16]"
+    numbers = r"operands[256*(\2) + 16*\1 +: 16] * factors[256*c + 16*\1 +: 16]"
     lines = [f"    assign sums[64*c + {16 * width} +: 16] = {re.sub(PRODUCT, numbers, each)};\n"
              for width, each in enumerate(sums)]
     return PRODUCTS.replace("SUMS", "".join(lines))
@@ -290,7 +290,7 @@ def prove_weights(simulated: str) -> None:
     """That what the fast form multiplies its operands with are the weights of a byte that are meant."""
     factors = re.findall(PRODUCT, simulated)
     lines = [f"  assign factors_0[16*{n} +: 16] = {factor.replace('weight[r][c]', 'signed_weight')};\n"
-             for n, factor in factors]
+             for n, _, factor in factors]
     design = read(MEANT, f"""module top(input [7:0] weight, output [255:0] factors_0, factors_1);
   wire [15:0] signed_weight = {{{{8{{weight[7]}}}}, weight}};
 {"".join(lines)}  assign factors_0[255:240] = 0;
