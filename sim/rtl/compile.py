@@ -42,7 +42,7 @@ class CompileOptions:
         Use all instructions of this machine's processor; the library then does not run on older ones.
     """
 
-    fast: tuple[str, ...] = ("-O2", "-ftree-slp-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse", "-fno-tree-pre")
+    fast: tuple[str, ...] = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse", "-fno-tree-pre")
     slow: tuple[str, ...] = ("-O0",)
     runtime: tuple[str, ...] = ("-O1",)
     native: bool = False
