@@ -170,12 +170,6 @@ class Schedule:
         return None if index < 0 else int(self.sums[index, row, column])
 
 
-async def drive_columns(ctx: Context, schedule: Schedule, cycle: int, port: str) -> None:
-    """Set the weights of a cycle."""
-    ctx.set(getattr(ctx.ports, port), schedule.weights(cycle))
-    await ctx.settle()
-
-
 @cocotb.test(timeout_time=200, timeout_unit="us")
 async def row(dut):
     """C elements in a chain: results 3 + c cycles after column 0 takes the last operands; weights leave after one."""
@@ -184,7 +178,8 @@ async def row(dut):
         schedule, before = Schedule(seed, 1, pauses), None
         for cycle in schedule.cycles:
             ctx.set(ctx.ports.activation, schedule.activation(0, cycle))
-            await drive_columns(ctx, schedule, cycle, "weights_in")
+            ctx.set(ctx.ports.weights_in, schedule.weights(cycle))
+            await ctx.settle()
             leaving, results = ctx.read("weights_out", "results")
             assert before in (None, leaving)
             for c in range(COLUMNS):
@@ -203,7 +198,9 @@ async def systolic_array(dut):
         for cycle in schedule.cycles:
             for r, port in enumerate(ctx.ports.activations):
                 ctx.set(port, schedule.activation(r, cycle))
-            await drive_columns(ctx, schedule, cycle, "weights")
+            for c, port in enumerate(ctx.ports.weights):
+                ctx.set(port, schedule.weights(cycle) >> 8 * c & 255)
+            await ctx.settle()
             for r in range(ROWS):
                 await ctx.drive(row=r)
                 data, total = ctx.read("data", "row_sum")
