@@ -6,7 +6,7 @@ from itertools import pairwise
 import cocotb
 import numpy as np
 
-from tests.hw.cocotb_ports import CONFIG, Context, begin
+from tests.hw.cocotb_ports import CONFIG, begin
 from tests.hw.matmul_model import unpacked
 
 ROWS, COLUMNS = CONFIG.rows, CONFIG.columns
