@@ -21,7 +21,7 @@ from pathlib import Path
 from pyosys import libyosys as ys  # pyright: ignore[reportAttributeAccessIssue]
 
 PROVED = "proved: both forms agree"
-PRODUCT_BITS, STEP_BITS, WORD, LANES = 18, 12, 32, 64
+PRODUCT_BITS, STEP_BITS, WORD = 18, 12, 32
 WIDTHS = (8, 4, 2, 1)   # by log2_lanes
 # Numbers of 16 bits of a column, one for each lane of each width; the last is not used.
 NUMBERS = 256
@@ -174,8 +174,7 @@ def prove_registers(rows: int, columns: int, simulated: str, synthesized: str) -
     """Part 1."""
     for bits in WIDTHS:
         simulated = re.sub(SUM, f"  product = used_{bits}[16*(C*r + c) +: 16];", simulated, count=1, flags=re.MULTILINE)
-    simulated = replace_once(r"\((?=activations__0,)", "(free, used, all_operands, all_live, ",
-                             simulated)
+    simulated = replace_once(r"\((?=activations__0,)", "(free, used, all_operands, all_live, ", simulated)
     simulated = replace_once(r"(?<=  reg \[31:0\] r, c;\n)  genvar g;\n", "  genvar g;" + USED, simulated)
     simulated, synthesized = (text.replace("  reg ", "  (* keep *) reg ") for text in (simulated, synthesized))
     edges = [f".activations__{r}(activations[{69 * r + 68}:{69 * r}])" for r in range(rows)]
