@@ -186,7 +186,8 @@ class Accelerator(wiring.Component):
                 self.semaphores.signal_mask[port].eq(dispatcher.signal_mask),
                 self.semaphores.take[port].eq(dispatcher.take),
                 self.semaphores.give[port].eq(dispatcher.give),
-                dispatcher.available.eq(self.semaphores.available[port] & ~self.supervisor.halt),
+                dispatcher.above_zero.eq(self.semaphores.above_zero),
+                dispatcher.halt.eq(self.supervisor.halt),
                 dispatcher.done.eq(engine.status.done),
             ]
         connect(m, self.dispatchers[0].i0, self.load.instruction)

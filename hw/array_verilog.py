@@ -33,6 +33,7 @@ write_verilog -norename -noattr
 # registers that nothing else reads, each behind its last use; they save the simulator a copy. Equality is proved in
 # tests/hw/test_array_forms.py.
 SIMULATION_FORM = """
+/* verilator lint_save */
 /* verilator lint_off BLKSEQ */
 module {name} ({ports}, row, data, row_sum, clk);  /* verilator no_inline_module */
   localparam R = {rows}, C = {columns};
@@ -133,7 +134,7 @@ module {name} ({ports}, row, data, row_sum, clk);  /* verilator no_inline_module
     end
   end
 endmodule
-/* verilator lint_on BLKSEQ */
+/* verilator lint_restore */
 """
 PRODUCTS = """\
           /* verilator unroll_disable */

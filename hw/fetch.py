@@ -34,6 +34,8 @@ class Fetch(wiring.Component):
     quiet : Out(1)
         No read in flight.
     axi : Out(AxiReadSignature)
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -41,7 +43,7 @@ class Fetch(wiring.Component):
         super().__init__({
             "jump": In(1), "stop": In(1), "program": In(32), "target": In(32), "quiet": Out(1),
             "words": Out(stream.Signature(data.StructLayout({"word": 32, "failed": 1}))),
-            "axi": Out(AxiReadSignature(config)),
+            "axi": Out(AxiReadSignature(config)), "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -56,12 +58,16 @@ class Fetch(wiring.Component):
         self.request(m)
         self.receive(m)
         self.unpack(m)
+        filling = fifo.level.bool() & ~fifo.r_rdy
+        m.d.comb += self.clock_enable.eq(self.restart | self.axi.arvalid | self.axi.rvalid | self.words.ready | filling
+                                         | (self.running & self.room))
         return m
 
     def request(self, m):
         """Issue bursts, up to the next aligned burst boundary, while the buffer can hold them."""
         beat_bits = exact_log2(self.config.bus_bytes)
-        running = Signal()
+        self.running = running = Signal()
+        self.room = room = Signal()
         beat = Signal(32 - beat_bits)
         length = Signal(range(BURST_BEATS + 1))
         issue = Signal()
@@ -69,8 +75,8 @@ class Fetch(wiring.Component):
         in_flight = Signal.like(self.flight)
         m.d.comb += [
             length.eq(BURST_BEATS - beat % BURST_BEATS),
-            issue.eq(running & ~self.restart & (~self.axi.arvalid | self.axi.arready)
-                     & (self.flight + self.buffer.level + length <= BUFFER_BEATS)),
+            room.eq(self.flight + self.buffer.level + length <= BUFFER_BEATS),
+            issue.eq(running & ~self.restart & (~self.axi.arvalid | self.axi.arready) & room),
             received.eq(self.axi.rvalid & self.axi.rready),
             in_flight.eq(self.flight + Mux(issue, length, 0) - received),
             self.quiet.eq(self.flight == 0),
@@ -107,9 +113,11 @@ class Fetch(wiring.Component):
         words = self.config.bus_bits // 32
         position = Signal(range(words))
         advance = Signal()
+        beat = Signal(self.config.bus_bits)
         m.d.comb += [
+            beat.eq(self.buffer.r_data[:-1]),
             self.words.valid.eq(self.buffer.r_rdy),
-            self.words.payload.word.eq(self.buffer.r_data[:-1].word_select(position, 32)),
+            self.words.payload.word.eq(beat.word_select(position, 32)),
             self.words.payload.failed.eq(self.buffer.r_data[-1]),
             advance.eq(self.words.valid & self.words.ready),
             self.buffer.r_en.eq(advance & (position == words - 1)),

@@ -28,12 +28,15 @@ class History(wiring.Component):
         ``fallback`` is the answer.
     found : Out(1), address : Out(32)
         The address outlives a reset.
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self):
         super().__init__({
             "record": In(1), "queue": In(2), "position": In(32), "search": In(1), "mask": In(QUEUES),
             "numbers": In(NUMBER_BITS).array(QUEUES), "fallback": In(32), "found": Out(1), "address": Out(32),
+            "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -56,6 +59,7 @@ class History(wiring.Component):
                     with m.Case(queue):
                         m.d.sync += count.eq(count + 1)
         self.walk(m, newest, counts, reader)
+        m.d.comb += self.clock_enable.eq(self.record | self.search | ~self.found)
         return m
 
     def walk(self, m, newest, counts, reader):

@@ -40,6 +40,21 @@ def write_layout(config: MachineConfig) -> data.StructLayout:
     })
 
 
+class QueueSignature(wiring.Signature):
+    """Write port of an instruction queue, seen from the sequencer.
+
+    Members
+    -------
+    ready : In(1)
+        The queue has room.
+    enable : Out(1), data : Out(32)
+        A word is written; only with ``ready``.
+    """
+
+    def __init__(self):
+        super().__init__({"enable": Out(1), "data": Out(32), "ready": In(1)})
+
+
 class DrainSignature(wiring.Signature):
     """Finished tile of the array, seen from the array engine.
 

@@ -1,7 +1,8 @@
 """AXI4-Lite register file: control, status, arguments, counters."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from phonolith.hw.config import MachineConfig
@@ -34,6 +35,42 @@ class AxiLiteSignature(wiring.Signature):
             "araddr": Out(ADDRESS_BITS), "arprot": Out(3), "arvalid": Out(1), "arready": In(1),
             "rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1),
         })
+
+
+class CycleCounters(wiring.Component):
+    """Cycles of one engine by cause; each cycle of a run has one.
+
+    Members
+    -------
+    begin, running : In(1)
+        A run begins: all start from zero; or goes on.
+    causes : In(7)
+        One-hot, in the order of ``CAUSES``.
+    index : In(3), value : Out(32)
+        Combinational read; 7 reads as zero.
+    """
+
+    def __init__(self):
+        super().__init__({"begin": In(1), "running": In(1), "causes": In(len(CAUSES)),
+                          "index": In(range(len(CAUSES) + 1)), "value": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.counts = counts = Memory(shape=32, depth=len(CAUSES), init=[])
+        counter, reader, writer = counts.read_port(domain="comb"), counts.read_port(domain="comb"), counts.write_port()
+        counted = Signal(len(CAUSES))   # others are zero, whatever the memory holds
+        m.d.comb += [
+            counter.addr.eq(Cat(Cat(each for n, each in enumerate(self.causes) if n >> bit & 1).any()
+                                for bit in range(3))),
+            reader.addr.eq(self.index),
+            self.value.eq(Mux((counted >> self.index)[0], reader.data, 0)),
+            writer.addr.eq(counter.addr),
+            writer.data.eq(Mux((counted & self.causes).any() & ~self.begin, counter.data, 0) + 1),
+            writer.en.eq(self.begin | self.running),
+        ]
+        with m.If(writer.en):
+            m.d.sync += counted.eq(Mux(self.begin, 0, counted) | self.causes)
+        return m
 
 
 class Registers(wiring.Component):
@@ -88,15 +125,16 @@ class Registers(wiring.Component):
         return m
 
     def make_counters(self, m) -> dict[int, Signal]:
-        """Count from the start write to the end, both included; return the counters by register address."""
+        """Count from the start write to the end, both included; return the counters of the run by register address."""
         cycles = Signal(64)
         counters = {INSTRUCTIONS: (Signal(32, name="instructions"), self.decoded),
                     READ_BEATS: (Signal(32, name="read_beats"), self.read_beat),
                     WRITE_BEATS: (Signal(32, name="write_beats"), self.write_beat)}
-        for port, engine in enumerate(ENGINES):
-            for index, cause in enumerate(CAUSES):
-                counter = Signal(32, name=f"{engine}_{cause}")
-                counters[counter_address(engine, cause)] = (counter, self.causes[port][index])
+        self.of_engines = [CycleCounters() for _ in ENGINES]
+        for name, each, causes in zip(ENGINES, self.of_engines, self.causes, strict=True):
+            m.submodules[name] = each
+            m.d.comb += [each.begin.eq(self.begin), each.running.eq(self.running), each.causes.eq(causes),
+                         each.index.eq(self.axil.araddr[2:])]
         with m.If(self.begin | self.running):
             m.d.sync += cycles.eq(Mux(self.begin, 0, cycles) + 1)
             for counter, event in counters.values():
@@ -148,9 +186,12 @@ class Registers(wiring.Component):
                 for address, value in self.readable().items():
                     with m.Case(address >> 2):
                         m.d.sync += axil.rdata.eq(value)
+                for index, engine in enumerate(self.of_engines):
+                    with m.Case(f"{(ENGINE_BASE + ENGINE_STRIDE * index) >> 5:0{ADDRESS_BITS - 5}b}---"):
+                        m.d.sync += axil.rdata.eq(engine.value)
 
     def readable(self) -> dict:
-        """Return every readable register by address."""
+        """Return every readable register but the engines' counters by address."""
         status = self.busy | self.done << 1 | self.failed << 2 | self.error << 8
         return {ID: IDENTIFIER, STATUS: status, PROGRAM: self.program, ERROR_ADDRESS: self.error_address,
                 IRQ_ENABLE: self.irq_enable, CONFIG_HASH: self.config.hash_word,

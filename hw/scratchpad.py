@@ -38,6 +38,8 @@ class Scratchpad(wiring.Component):
         Always accepted; a granule is a quarter of a word.
     load_write : In(stream(load_layout))
         Accepted when the vector engine does not write to the same bank.
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`.
     """
 
     def __init__(self, *, config: MachineConfig):
@@ -47,6 +49,7 @@ class Scratchpad(wiring.Component):
             "source_read": In(BankReadSignature(bits)), "residual_read": In(BankReadSignature(bits)),
             "store_read": In(BankReadSignature(bits)), "store_ready": Out(1),
             "vector_write": In(WriteSignature(bits, QUARTERS)), "load_write": In(stream.Signature(load_layout(config))),
+            "clock_enable": Out(1),
         })
 
     def elaborate(self, platform):
@@ -59,6 +62,9 @@ class Scratchpad(wiring.Component):
             banks.append(bank)
         self.connect_reads(m, banks)
         self.connect_writes(m, banks)
+        m.d.comb += self.clock_enable.eq(
+            self.source_read.enable | self.residual_read.enable | self.store_read.enable | self.fresh
+            | self.vector_write.enable.any() | self.load_write.valid)
         return m
 
     def locate(self, m, address, name: str) -> tuple[Signal, Signal]:
@@ -94,10 +100,10 @@ class Scratchpad(wiring.Component):
         if not keep:
             m.d.comb += port.data.eq(word)
             return
-        fresh, held = Signal(), Signal(port.data.shape(), reset_less=True)
-        m.d.sync += fresh.eq(granted)
+        self.fresh, held = Signal(), Signal(port.data.shape(), reset_less=True)
+        m.d.sync += self.fresh.eq(granted)
         m.d.comb += port.data.eq(held)
-        with m.If(fresh):
+        with m.If(self.fresh):
             m.d.sync += held.eq(word)
             m.d.comb += port.data.eq(word)
 

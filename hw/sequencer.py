@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from phonolith.hw import isa
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.layouts import packed_layout
+from phonolith.hw.layouts import QueueSignature, packed_layout
 from phonolith.hw.quiesce import Error
 
 ARGUMENTS = 4
@@ -39,7 +39,7 @@ class Sequencer(wiring.Component):
         From the fetch unit.
     jump, stop, target : Out
         To the fetch unit.
-    queues : Out(stream of 32 bits).array(4)
+    queues : Out(QueueSignature).array(4)
         LOAD, ARRAY, VECTOR, STORE.
     decoded : Out(1), position : Out(32)
         An instruction is accepted, and the word index of its header; it goes to queue ``decoded_queue`` - 1.
@@ -51,6 +51,8 @@ class Sequencer(wiring.Component):
         The program cannot go on, why, and the word index of the instruction; until reset.
     moving : Out(1)
         Something is done in this cycle.
+    clock_enable : Out(1)
+        See :mod:`phonolith.hw.clock_enable`: low without a word, and while the word at hand waits for a full queue.
 
     The unit is stopped by a reset.
     """
@@ -61,9 +63,10 @@ class Sequencer(wiring.Component):
             "start": In(1), "arguments": In(32).array(ARGUMENTS),
             "words": In(stream.Signature(data.StructLayout({"word": 32, "failed": 1}))),
             "jump": Out(1), "stop": Out(1), "target": Out(32),
-            "queues": Out(stream.Signature(32)).array(4),
+            "queues": Out(QueueSignature()).array(4),
             "decoded": Out(1), "decoded_queue": Out(3), "position": Out(32),
             "drained": In(1), "tile_left": In(1), "ended": Out(1), "moving": Out(1),
+            "clock_enable": Out(1),
             "failed": Out(1), "code": Out(8), "address": Out(32),
         })
 
@@ -79,17 +82,29 @@ class Sequencer(wiring.Component):
         self.argument = Signal(range(ARGUMENTS))
         self.sequenced = [Signal(32, name=f"sequenced_{n}", reset_less=True) for n in range(3)]
         m.d.comb += self.address.eq(self.instruction_address)
+        self.wait_for_queues(m)
         self.make_registers(m)
         self.decode(m)
         self.check_operands(m)
-        with m.FSM(name="state"):
+        with m.FSM(name="state") as fsm:
             self.state_idle(m)
             self.state_configuration(m)
             self.state_header(m)
             self.state_operands(m)
             self.state_execute(m)
             self.state_end(m)
+        reading = fsm.ongoing("CONFIGURATION") | fsm.ongoing("HEADER") | fsm.ongoing("OPERANDS")
+        m.d.comb += self.clock_enable.eq(Mux(
+            fsm.ongoing("IDLE"), self.start, ~reading | (~self.blocked & (self.words.valid | self.full.any()))))
         return m
+
+    def wait_for_queues(self, m):
+        """Look at the word at hand, but not while it waits for a full queue."""
+        self.valid = Signal()
+        self.full = Signal(len(self.queues))    # one-hot: that queue was, when the word at hand was for it
+        self.blocked = Signal()
+        ready = Cat(*(port.ready for port in self.queues))
+        m.d.comb += [self.blocked.eq((self.full & ~ready).any()), self.valid.eq(self.words.valid & ~self.blocked)]
 
     def make_registers(self, m):
         """Register file: one combinational read for operands; unwritten registers read as zero."""
@@ -139,7 +154,7 @@ class Sequencer(wiring.Component):
 
     def state_configuration(self, m):
         """Check the first word."""
-        with m.State("CONFIGURATION"), m.If(self.words.valid):
+        with m.State("CONFIGURATION"), m.If(self.valid):
             with m.If(self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
             with m.Elif(self.word != self.config.hash_word):
@@ -175,30 +190,33 @@ class Sequencer(wiring.Component):
             with m.Case(isa.Queue.SEQUENCER):
                 m.d.comb += self.taken.eq(self.offer)
             for n, port in enumerate(self.queues):
-                m.d.comb += port.payload.eq(self.offered)
+                m.d.comb += port.data.eq(self.offered)
                 with m.Case(n + 1):
-                    m.d.comb += [port.valid.eq(self.offer), self.taken.eq(self.offer & port.ready)]
+                    m.d.comb += [self.taken.eq(self.offer & port.ready), port.enable.eq(self.taken)]
+                    with m.If(~self.blocked):
+                        m.d.sync += self.full[n].eq(self.offer & ~port.ready)
 
     def state_header(self, m):
         """Take an opcode; send the header to the instruction's queue."""
         with m.State("HEADER"):
             m.d.comb += [
-                self.offer.eq(self.words.valid & ~self.words.payload.failed & self.known),
+                self.offer.eq(self.valid & ~self.words.payload.failed & self.known),
                 self.offer_queue.eq(self.decoded_queue),
                 self.offered.eq(self.word),
             ]
-            m.d.sync += [self.header.eq(self.upcoming), self.queue.eq(self.decoded_queue),
-                         self.remaining.eq(self.decoded_count), self.index.eq(0), self.first.eq(1)]
             m.d.comb += self.address.eq(self.position)
-            with m.If(self.words.valid):
-                m.d.sync += self.instruction_address.eq(self.position)
-            with m.If(self.words.valid & self.words.payload.failed):
+            with m.If(self.valid & self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
-            with m.Elif(self.words.valid & ~self.known):
+            with m.Elif(self.valid & ~self.known):
                 self.fail(m, Error.ILLEGAL_INSTRUCTION)
             with m.Elif(self.taken):
                 self.accept(m)
                 m.d.comb += self.decoded.eq(1)
+                m.d.sync += [
+                    self.instruction_address.eq(self.position), self.header.eq(self.upcoming),
+                    self.queue.eq(self.decoded_queue), self.remaining.eq(self.decoded_count), self.index.eq(0),
+                    self.first.eq(1),
+                ]
                 m.next = "OPERANDS"
                 with m.If(self.upcoming.opcode == isa.BY_MNEMONIC["END"].opcode):
                     m.next = "END"
@@ -207,11 +225,11 @@ class Sequencer(wiring.Component):
         """Resolve operands."""
         with m.State("OPERANDS"):
             m.d.comb += [
-                self.offer.eq(self.words.valid & ~self.words.payload.failed),
+                self.offer.eq(self.valid & ~self.words.payload.failed),
                 self.offer_queue.eq(self.queue),
                 self.offered.eq(self.resolved),
             ]
-            with m.If(self.words.valid & self.words.payload.failed):
+            with m.If(self.valid & self.words.payload.failed):
                 self.fail(m, Error.READ_FAILED)
             with m.Elif(self.taken & self.senseless):
                 self.fail(m, Error.ILLEGAL_INSTRUCTION)

@@ -5,7 +5,7 @@ import re
 from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
-from phonolith.hw.array_verilog import with_array_forms
+from phonolith.hw.array_verilog import SIMULATION, with_array_forms
 from phonolith.hw.clock_enable import NAME, with_clock_enables
 from phonolith.hw.config import MachineConfig
 
@@ -15,6 +15,19 @@ SHIFT = re.compile(r"( assign (\\\$\d+) ) = (\w+) >> (\\\$\d+) ;")
 MEMORY_CONTENTS = re.compile(r"  initial begin\n(    \w+\[\d+\] = [^\n]*\n)+  end\n")
 REPEATED_BIT = re.compile(rf"({NAME}\[\d+\])((?:, \1){{2,}})(?=,| \}})")
 REGISTER = re.compile(rf"  always @\(posedge (\w+)\)\n    ({NAME}) ?<= (\\\$\d+) ;\n")
+# The write port of a memory, and behind it its only read port, whose data are a register.
+PORTS = re.compile(r"  always @\(posedge clk\) begin\n((?:    if \([^\n]*\n      (\w+)\[[^\n]*\n)+)  end\n"
+                   r"(  reg [^\n]* _0_;\n)"
+                   r"  always @\(posedge clk\) begin\n(    if [^\n]*\n      _0_ <= [^\n]*\n    end\n)  end\n")
+STORE = f"""\
+// A memory's word is stored at once in simulation, where nothing reads it in the same cycle but what did already.
+`ifdef {SIMULATION}
+/* verilator lint_off BLKSEQ */
+`define PHONOLITH_STORE =
+`else
+`define PHONOLITH_STORE <=
+`endif
+"""
 NEXT_VALUE = re.compile(r"  always @\* begin\n    if \(\S+ \) begin end\n    (\\\$\d+)  = ([^\n]*);\n"
                         r"((?:    [^\n]*\n)*)  end\n")
 
@@ -26,7 +39,7 @@ def generate(config: MachineConfig) -> str:
     """
     header = f"// Phonolith, array {config.array}, {config.bus_bits}-bit AXI4, configuration {config.hash}\n"
     text = plain(verilog.convert(Accelerator(config=config), name=TOP, emit_src=False, strip_internal_attrs=True))
-    return header + with_array_forms(with_clock_enables(text, TOP), config)
+    return header + with_array_forms(with_clock_enables(with_immediate_stores(text), TOP), config)
 
 
 def plain(text: str) -> str:
@@ -35,6 +48,22 @@ def plain(text: str) -> str:
     for step in (index_instead_of_shifting, join_registers, replicate_repeated_bits):
         modules = map(step, modules)
     return "endmodule\n".join(modules)
+
+
+def with_immediate_stores(text: str) -> str:
+    """Read a memory before its word is written, in one clocked block, which saves simulators a copy of the word."""
+    return STORE + "endmodule\n".join(map(store_immediately, text.split("endmodule\n")))
+
+
+def store_immediately(module: str) -> str:
+    """Join the ports of a memory that nothing else in the module reads."""
+    def joined(match: re.Match) -> str:
+        writes, name, data, reads = match.groups()
+        if module.count(f" {name}[") != writes.count(f" {name}[") + 1:
+            return match[0]
+        return f"{data}  always @(posedge clk) begin\n{reads}{writes.replace('] <= ', '] `PHONOLITH_STORE ')}  end\n"
+
+    return PORTS.sub(joined, module)
 
 
 def strip_memory_contents(text: str) -> str:

@@ -25,6 +25,7 @@ FACTS = "build.json"
 CODE = b"".join((Path(__file__).parent / name).read_bytes() for name in ("compile.py", "recipe.py"))
 VERILATOR_FLAGS = (
     "--cc", "--make", "json", "--prefix", PREFIX, "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
+    "-fno-table",   # looking a small function up takes longer than what clock enables leave of it
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", ".")
 
 

@@ -95,6 +95,22 @@ def random_access(source: random.Random, axil: dict, busy: float) -> dict:
     return {name: axil[name] if name in held else int(value) for name, value in fresh.items()}
 
 
+@cocotb.test(timeout_time=100, timeout_unit="us")
+async def cycle_counters(dut):
+    """Every cycle of a run counts for its cause; a run starts from zero, between runs nothing counts."""
+    ctx = await begin(dut, "cycle_counters")
+    source, counts = random.Random(5), [0] * len(regs.CAUSES)
+    for _ in range(2000):
+        cause, index = source.randrange(len(regs.CAUSES)), source.randrange(len(regs.CAUSES) + 1)
+        begins, running = source.random() < 0.01, source.random() < 0.8
+        await ctx.drive(begin=begins, running=running, causes=1 << cause, index=index)
+        assert ctx.read("value") == ((*counts, 0)[index],)
+        await ctx.tick()
+        if begins or running:
+            counts = [0] * len(counts) if begins else counts
+            counts[cause] += 1
+
+
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def registers(dut):
     """Accesses with random stalls on all five channels, in runs that begin and end at random; answers after a cycle."""

@@ -153,14 +153,15 @@ class Player:
         """Play one cycle; return ``ended``, ``failed``, ``stop``, ``code`` and ``address``."""
         ports, found = self.ctx.ports, self.found
         self.offer()
-        queues = [port for queue in ports.queues for port in (queue.valid, queue.payload)]
+        queues = [port for queue in ports.queues for port in (queue.enable, queue.data)]
         _, _, taken, jump, target, decoded, queue, position, moving, *rest = (
             await self.ctx.tick().sample(
                 ports.words.ready, ports.jump, ports.target, ports.decoded, ports.decoded_queue, ports.position,
                 ports.moving, ports.ended, ports.failed, ports.stop, ports.code, ports.address, *queues))
         words = rest[5:]
         for n, ready in enumerate(self.readies):
-            if words[2 * n] and ready:
+            if words[2 * n]:
+                assert ready
                 found.queues[n].append(words[2 * n + 1])
         if decoded:
             found.decoded.append((position, queue))

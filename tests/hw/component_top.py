@@ -21,7 +21,7 @@ from phonolith.hw.pe import PE
 from phonolith.hw.placer import Placer
 from phonolith.hw.quiesce import AddressGate, Faults, Supervisor, Watchdog
 from phonolith.hw.read_arbiter import ReadArbiter
-from phonolith.hw.registers import Registers
+from phonolith.hw.registers import CycleCounters, Registers
 from phonolith.hw.requantize import Requantizer
 from phonolith.hw.row_registers import RowReduction, RowRegisters
 from phonolith.hw.row_unit import RowUnit, SerialUnit
@@ -71,7 +71,7 @@ def components(top: str) -> dict[str, wiring.Component]:
     }
     plain = {"watchdog": Watchdog, "supervisor": Supervisor, "faults": Faults, "history": History,
              "row_address": RowAddress, "vector_lane": VectorLane, "requantizer": Requantizer, "pe": PE,
-             "row_sum": RowSum}
+             "row_sum": RowSum, "cycle_counters": CycleCounters}
     if top == WIDE:
         parts = ("row", "systolic_array", "tile_walk", "array_engine")
         return {"pe": PE(), "row_sum": RowSum(), **{name: of_machine[name](config=config) for name in parts}}

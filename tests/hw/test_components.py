@@ -21,7 +21,7 @@ BENCHES = {
     "memories": ("sram", "scratchpad", "activation_writes", "watchdog"),
     "arithmetic": ("requantizer", "serial_unit", "row_unit"),
     "program": ("fetch", "sequencer"),
-    "host": ("registers", "supervisor", "faults", "history"),
+    "host": ("cycle_counters", "registers", "supervisor", "faults", "history"),
     "vector_parts": ("row_registers", "row_reduction", "row_address", "vector_lane", "vector_issue"),
     "vector": ("vector_engine",),
     "array": ("pe", "row_sum", "row", "systolic_array"),
