@@ -8,7 +8,13 @@ import pytest
 
 from phonolith.hw.array_verilog import SIMULATION
 from phonolith.hw.config import MachineConfig
-from phonolith.hw.verilog import TOP, index_instead_of_shifting, join_registers, replicate_repeated_bits
+from phonolith.hw.verilog import (
+    TOP,
+    index_instead_of_shifting,
+    join_registers,
+    replicate_repeated_bits,
+    store_immediately,
+)
 from phonolith.sim.rtl.source import verilog_text
 from phonolith.sim.rtl.toolchain import find_toolchain
 
@@ -114,3 +120,29 @@ def test_repeated_bits_are_replicated():
     assert replicate_repeated_bits("a = { b[7], b[7], b[7], b };") == "a = { {3{b[7]}}, b };"
     assert replicate_repeated_bits("a = { \\$1 [7], \\$1 [7], \\$1 [7] };") == "a = { {3{\\$1 [7]}} };"
     assert replicate_repeated_bits("a = { b[7], b[7], b };") == "a = { b[7], b[7], b };"
+
+
+MEMORY = """\
+  reg [7:0] words [3:0];
+  always @(posedge clk) begin
+    if (enable)
+      words[address] <= data;
+  end
+  reg [7:0] _0_;
+  always @(posedge clk) begin
+    if (reads) begin
+      _0_ <= words[place];
+    end
+  end
+"""
+
+
+def test_a_memory_is_read_before_its_word_is_stored():
+    text = store_immediately(MEMORY)
+    assert text.index("_0_ <= words[place];") < text.index("words[address] `PHONOLITH_STORE data;")
+    assert text.count("always @") == 1 and "words[address] <= " not in text
+
+
+def test_a_memory_with_another_reader_stays():
+    module = MEMORY + "  assign other = words[elsewhere];\n"
+    assert store_immediately(module) == module
