@@ -14,7 +14,7 @@ What engines alone drive is computed when one of them is.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from phonolith.hw.array_verilog import SIMULATION
 from phonolith.hw.registers import ENGINES
@@ -54,7 +54,12 @@ HEADER = re.compile(r"^module \\?(\S+) \([^;]*;\n", re.M)
 
 def with_clock_enables(text: str, top: str) -> str:
     """Return Verilog of ``top`` whose engines in ``GATED`` are skipped by simulations while they are idle."""
-    return MACROS + "endmodule\n".join(gated(module, top) for module in text.split("endmodule\n"))
+    return MACROS + each_module(text, lambda module: gated(module, top))
+
+
+def each_module(text: str, change: Callable[[str], str]) -> str:
+    """Return Verilog whose modules are changed one by one."""
+    return "endmodule\n".join(map(change, text.split("endmodule\n")))
 
 
 def gated(module: str, top: str) -> str:

@@ -6,7 +6,7 @@ from amaranth.back import verilog
 
 from phonolith.hw.accelerator import Accelerator
 from phonolith.hw.array_verilog import SIMULATION, with_array_forms
-from phonolith.hw.clock_enable import NAME, with_clock_enables
+from phonolith.hw.clock_enable import NAME, each_module, with_clock_enables
 from phonolith.hw.config import MachineConfig
 
 TOP = "phonolith_top"
@@ -44,15 +44,15 @@ def generate(config: MachineConfig) -> str:
 
 def plain(text: str) -> str:
     """Write the modules of a circuit with less text, which simulators run faster, too."""
-    modules = strip_memory_contents(text).split("endmodule\n")
+    text = strip_memory_contents(text)
     for step in (index_instead_of_shifting, join_registers, replicate_repeated_bits):
-        modules = map(step, modules)
-    return "endmodule\n".join(modules)
+        text = each_module(text, step)
+    return text
 
 
 def with_immediate_stores(text: str) -> str:
     """Read a memory before its word is written, in one clocked block, which saves simulators a copy of the word."""
-    return STORE + "endmodule\n".join(map(store_immediately, text.split("endmodule\n")))
+    return STORE + each_module(text, store_immediately)
 
 
 def store_immediately(module: str) -> str:
