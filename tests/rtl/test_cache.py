@@ -11,7 +11,7 @@ import pytest
 
 from phonolith.hw.config import MachineConfig
 from phonolith.hw.errors import PhonolithError
-from phonolith.sim.rtl import toolchain
+from phonolith.sim.rtl import source, toolchain
 from phonolith.sim.rtl.build import build
 from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder, is_intact
 from phonolith.sim.rtl.compile import FAST, CompileOptions, optimization
@@ -106,6 +106,20 @@ def test_failed_build_leaves_nothing(folder):
     with pytest.raises(AssertionError):
         BuildCache(folder).get("key", refuse)
     assert BuildCache(folder).find("key") is None and not list(folder.glob("*.part"))
+
+
+def test_verilog_of_sources_that_changed_meanwhile_is_not_kept(folder, monkeypatch):
+    monkeypatch.setattr(source, "generate_verilog", lambda config: "module text; endmodule")
+    config, loaded = MachineConfig(), source.LOADED_SOURCES
+    key = source.source_key(config)
+    monkeypatch.setattr(source, "hardware_sources", lambda: loaded + b"# edited")
+    with pytest.raises(PhonolithError, match="edited while this process ran") as caught:
+        source.verilog_text(config, folder)
+    assert caught.value.kind == "sources" and not list(folder.glob("*/design.v"))
+    monkeypatch.setattr(source, "hardware_sources", lambda: loaded)
+    assert source.verilog_text(config, folder) == "module text; endmodule" and source.source_key(config) == key
+    monkeypatch.setattr(source, "LOADED_SOURCES", loaded + b"# edited")
+    assert source.source_key(config) != key
 
 
 def test_cache_folder_that_cannot_be_made_is_explained(tmp_path):
