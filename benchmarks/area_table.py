@@ -19,9 +19,8 @@ import numpy as np
 from phonolith.hw.config import MachineConfig
 from phonolith.reports.area import BLOCKS, TABLE, TOP, counts, split
 from phonolith.reports.liberty import Library, read_library
-from phonolith.reports.sources import hardware_sources
 from phonolith.reports.synthesis import MAPPING, synthesize, tool
-from phonolith.sim.rtl.source import verilog_text
+from phonolith.sim.rtl.source import LOADED_SOURCES, verilog_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBERTY = ROOT.parent / "shared/data/liberty/sky130hd_tt.lib.gz"
@@ -97,13 +96,12 @@ def main() -> None:
     parser.add_argument("--check", default="20x12")
     arguments = parser.parse_args()
     library, names = read_library([arguments.liberty]), arguments.arrays.split(",")
-    sources = hardware_sources()
     machines = [machine(name) for name in names]
     measured = [measure(config, library) for config in machines]
     blocks = {block: fit(block, machines, measured) for block, _ in BLOCKS}
     write(ROOT / "reports" / "data" / TABLE, {
         "library": library.name, "nand2_um2": library.nand2, "tool": tool(), "mapping": MAPPING,
-        "sources": sources, "machines": names, "made_by": "benchmarks/area_table.py", "blocks": blocks})
+        "sources": LOADED_SOURCES, "machines": names, "made_by": "benchmarks/area_table.py", "blocks": blocks})
     for name, config, figures in zip(names, machines, measured, strict=True):
         show(name, compose(blocks, config), figures)
     for name in filter(None, arguments.check.split(",")):

@@ -26,11 +26,11 @@ import pytest
 from page import ROOT, TABLES, write_section, write_table
 
 from phonolith.hw.config import MachineConfig
-from phonolith.reports.sources import hardware_sources
 from phonolith.sim import verify
 from phonolith.sim.rtl import run as rtl
 from phonolith.sim.rtl.build import BuiltModel, build
 from phonolith.sim.rtl.instrument import mutated, select
+from phonolith.sim.rtl.source import LOADED_SOURCES
 
 RESULTS = TABLES / "mutants.csv"
 REASONS = TABLES / "survivors.toml"
@@ -163,7 +163,7 @@ def report(rows: list[Row], seed: int) -> str:
     """Return score and survivors as text."""
     reasons = tomllib.loads(REASONS.read_text()) if REASONS.exists() else {}
     drawn, killed = Counter(row["block"] for row in rows), Counter(row["block"] for row in rows if row["killed_by"])
-    lines = [f"Machine {CONFIG.array}, {CONFIG.bus_bits}-bit bus, `hw/` as of `{hardware_sources()}`, seed {seed}.",
+    lines = [f"Machine {CONFIG.array}, {CONFIG.bus_bits}-bit bus, `hw/` as of `{LOADED_SOURCES}`, seed {seed}.",
              "", "| block | mutants | killed | score |", "|---|---|---|---|"]
     lines += [f"| {block} | {drawn[block]} | {killed[block]} | {share(killed[block], drawn[block])} |"
               for block in BLOCKS]

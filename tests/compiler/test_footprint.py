@@ -118,7 +118,7 @@ def touched(words: np.ndarray, config: MachineConfig) -> list[Access]:
 
 
 def fits_banks(found: list[Access], config: MachineConfig) -> bool:
-    """Tell whether operands lie within their banks: with all rows in one bank, most of a memory's size is not there."""
+    """Tell whether operands lie within their banks; many rows in a single bank need not."""
     depths = {Memory.ACTIVATION: config.activation_depth, Memory.WEIGHT: config.weight_depth}
     return all(access.high <= depths.get(access.memory, access.high) for access in found)
 

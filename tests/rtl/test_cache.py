@@ -112,13 +112,13 @@ def test_verilog_of_sources_that_changed_meanwhile_is_not_kept(folder, monkeypat
     monkeypatch.setattr(source, "generate_verilog", lambda config: "module text; endmodule")
     config, loaded = MachineConfig(), source.LOADED_SOURCES
     key = source.source_key(config)
-    monkeypatch.setattr(source, "hardware_sources", lambda: loaded + b"# edited")
+    monkeypatch.setattr(source, "hardware_sources", lambda: f"{loaded} edited")
     with pytest.raises(PhonolithError, match="edited while this process ran") as caught:
         source.verilog_text(config, folder)
     assert caught.value.kind == "sources" and not list(folder.glob("*/design.v"))
     monkeypatch.setattr(source, "hardware_sources", lambda: loaded)
     assert source.verilog_text(config, folder) == "module text; endmodule" and source.source_key(config) == key
-    monkeypatch.setattr(source, "LOADED_SOURCES", loaded + b"# edited")
+    monkeypatch.setattr(source, "LOADED_SOURCES", f"{loaded} edited")
     assert source.source_key(config) != key
 
 
